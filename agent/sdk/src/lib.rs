@@ -1,0 +1,1 @@
+//! The Adit agent as a library: connect, create tunnels, accept streams, dial.

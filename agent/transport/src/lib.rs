@@ -1,0 +1,1 @@
+//! Carriers between agent and engine, both ends of each.

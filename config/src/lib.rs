@@ -1,0 +1,1 @@
+//! Engine configuration: TOML text to typed values, every problem with its position.

@@ -1,0 +1,1 @@
+//! Behaviour of Adit through its public doors.
