@@ -1,1 +1,46 @@
-//! The filter contract: hooks, verdicts, facts and the chain they are compiled into.
+//! The filter contract: what a filter sees, what it may answer, and the chain filters are compiled into.
+//!
+//! A filter implements one small trait per phase it lives in ([`OnConnect`], [`OnRequest`], …) and lists them in
+//! [`Hooks`]. The engine sorts a tunnel's filters by [`Stage`], compiles them into a [`Chain`] and calls that chain
+//! from its drivers. This crate does no I/O, reads no clock and knows no runtime: the world reaches a filter only
+//! through [`Env`].
+
+mod carry;
+mod chain;
+mod connection;
+mod context;
+pub mod env;
+mod exchange;
+mod facts;
+mod filter;
+mod hooks;
+mod outcome;
+mod registry;
+mod stage;
+mod verdict;
+mod when;
+
+pub use carry::{BODY_HOLD_MAX, BodyFlow, DatagramFlow, Passed, StreamFlow};
+pub use chain::{
+    CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainError, ChainRow, Connected, Decision, Placed,
+    Refusal, Revised,
+};
+pub use connection::{ClientHello, Connection, ConnectionInfo, TlsInfo, Transport, TunnelInfo};
+pub use context::{
+    BodyCx, ConnectCx, DatagramCx, Direction, LogCx, RequestCx, ResponseCx, StreamCx,
+};
+pub use env::Env;
+pub use exchange::{Exchange, Slot};
+pub use facts::{Established, Fact, Facts, Identity};
+pub use filter::{ConfigError, Filter};
+pub use hooks::{
+    Hooks, OnConnect, OnDatagram, OnLog, OnRequest, OnRequestBody, OnResponse, OnResponseBody,
+    OnStream,
+};
+pub use outcome::{By, Cause, Outcome, Termination};
+pub use registry::{Factory, Registry};
+pub use stage::Stage;
+pub use verdict::{
+    Admission, FilterError, Passage, Reason, Redirect, Reply, Revision, Upgrade, Verdict,
+};
+pub use when::{PathPattern, PatternError, When, is_ambiguous_path};

@@ -1,0 +1,308 @@
+//! Bytes on their way through the filters of one direction.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+
+use crate::chain::Refusal;
+use crate::context::{BodyCx, DatagramCx, Direction, StreamCx};
+use crate::exchange::{Exchange, Left};
+use crate::hooks::{RunningDatagram, RunningRequestBody, RunningResponseBody, RunningStream};
+use crate::verdict::{FilterError, Passage, Reason, Reply};
+
+/// How many bytes the filters of one direction may hold together, in bytes. Enough for a webhook's body; what needs
+/// more is not judged by holding it.
+pub const BODY_HOLD_MAX: usize = 1024 * 1024;
+
+/// What became of a piece.
+#[derive(Debug)]
+pub enum Passed {
+    /// Send this on. It may begin with bytes held before.
+    Forward(Bytes),
+    /// Nothing to send on now.
+    Held,
+    /// Stop the exchange.
+    Refuse(Refusal),
+    /// Stop the exchange and answer this, if nothing has been answered yet.
+    Respond {
+        /// The answer.
+        reply: Box<Reply>,
+        /// The filter that gave it.
+        by: Arc<str>,
+    },
+    /// Close without a word.
+    Close {
+        /// The filter that said so.
+        by: Arc<str>,
+    },
+}
+
+/// One direction of a body. Give it every piece in order, then [`finish`](Self::finish) it.
+pub struct BodyFlow(Flow<Body>);
+
+/// One direction of a byte stream. Give it every piece in order, then [`finish`](Self::finish) it.
+pub struct StreamFlow(Flow<Box<dyn RunningStream>>);
+
+/// One direction of a flow of datagrams. Give it each in turn, then [`finish`](Self::finish) it.
+pub struct DatagramFlow(Flow<Box<dyn RunningDatagram>>);
+
+impl BodyFlow {
+    pub(crate) fn new(direction: Direction, steps: Vec<Step<Body>>, hold: usize) -> Self {
+        Self(Flow::new(direction, steps, hold))
+    }
+
+    /// Bytes the other leg must wait for before it may start, for this exchange.
+    #[must_use]
+    pub fn hold(&self) -> usize {
+        self.0.hold
+    }
+
+    /// Sends one piece through the filters; `trailers` come with the last.
+    pub fn pass(
+        &mut self,
+        exchange: &Exchange,
+        chunk: Bytes,
+        last: bool,
+        mut trailers: Option<&mut HeaderMap>,
+    ) -> Passed {
+        let direction = self.0.direction;
+        self.0.pass(exchange, chunk, last, |hook, chunk| {
+            let mut cx = BodyCx {
+                direction,
+                last,
+                trailers: trailers.as_deref_mut(),
+                exchange,
+            };
+            match hook {
+                Body::Request(hook) => hook.pass(&mut cx, chunk),
+                Body::Response(hook) => hook.pass(&mut cx, chunk),
+            }
+        })
+    }
+
+    /// Leaves every filter's state in the exchange, for its log hook.
+    pub fn finish(self, exchange: &Exchange) {
+        self.0.finish(exchange, |hook| match hook {
+            Body::Request(hook) => hook.leave(),
+            Body::Response(hook) => hook.leave(),
+        });
+    }
+}
+
+impl StreamFlow {
+    pub(crate) fn new(direction: Direction, steps: Vec<Step<Box<dyn RunningStream>>>) -> Self {
+        Self(Flow::new(direction, steps, 0))
+    }
+
+    /// Sends one piece through the filters.
+    pub fn pass(&mut self, exchange: &Exchange, chunk: Bytes, last: bool) -> Passed {
+        let direction = self.0.direction;
+        self.0.pass(exchange, chunk, last, |hook, chunk| {
+            hook.pass(
+                &mut StreamCx {
+                    direction,
+                    last,
+                    exchange,
+                },
+                chunk,
+            )
+        })
+    }
+
+    /// Leaves every filter's state in the exchange, for its log hook.
+    pub fn finish(self, exchange: &Exchange) {
+        self.0.finish(exchange, RunningStream::leave);
+    }
+}
+
+impl DatagramFlow {
+    pub(crate) fn new(direction: Direction, steps: Vec<Step<Box<dyn RunningDatagram>>>) -> Self {
+        Self(Flow::new(direction, steps, 0))
+    }
+
+    /// Sends one datagram through the filters. [`Passed::Held`] says that it was discarded: boundaries would be lost
+    /// by holding, so a filter that wants to hold one has failed.
+    pub fn pass(&mut self, exchange: &Exchange, datagram: Bytes) -> Passed {
+        let direction = self.0.direction;
+        self.0.pass(exchange, datagram, false, |hook, datagram| {
+            match hook.pass(
+                &mut DatagramCx {
+                    direction,
+                    exchange,
+                },
+                datagram,
+            )? {
+                Passage::Hold => Err(FilterError::Trapped {
+                    reason: "a datagram cannot be held",
+                }),
+                other => Ok(other),
+            }
+        })
+    }
+
+    /// Leaves every filter's state in the exchange, for its log hook.
+    pub fn finish(self, exchange: &Exchange) {
+        self.0.finish(exchange, RunningDatagram::leave);
+    }
+}
+
+pub(crate) enum Body {
+    Request(Box<dyn RunningRequestBody>),
+    Response(Box<dyn RunningResponseBody>),
+}
+
+/// One filter's place in a flow.
+pub(crate) struct Step<R> {
+    pub(crate) at: u8,
+    pub(crate) name: Arc<str>,
+    pub(crate) observer: bool,
+    pub(crate) hook: R,
+}
+
+struct Flow<R> {
+    direction: Direction,
+    steps: Vec<Running<R>>,
+    hold: usize,
+    /// Bytes held by all steps together, never above [`BODY_HOLD_MAX`].
+    held: usize,
+    /// A filter stopped the exchange: nothing may pass any more.
+    stopped: Option<Arc<str>>,
+}
+
+struct Running<R> {
+    step: Step<R>,
+    held: BytesMut,
+    /// An observer that failed: it is not asked again.
+    lapsed: bool,
+}
+
+impl<R> Flow<R> {
+    fn new(direction: Direction, steps: Vec<Step<R>>, hold: usize) -> Self {
+        let steps = steps
+            .into_iter()
+            .map(|step| Running {
+                step,
+                held: BytesMut::new(),
+                lapsed: false,
+            })
+            .collect();
+        Self {
+            direction,
+            steps,
+            hold,
+            held: 0,
+            stopped: None,
+        }
+    }
+
+    fn pass(
+        &mut self,
+        exchange: &Exchange,
+        mut chunk: Bytes,
+        last: bool,
+        mut ask: impl FnMut(&mut R, &mut Bytes) -> Result<Passage, FilterError>,
+    ) -> Passed {
+        if let Some(by) = &self.stopped {
+            return Passed::Close { by: by.clone() };
+        }
+        for running in &mut self.steps {
+            if running.lapsed {
+                continue;
+            }
+            // `Bytes` clones by reference; only an observer can need the original back.
+            let original = running.step.observer.then(|| chunk.clone());
+            let answer =
+                ask(&mut running.step.hook, &mut chunk).and_then(|passage| match passage {
+                    Passage::Hold if last => Err(FilterError::Trapped {
+                        reason: "held the last piece",
+                    }),
+                    other => Ok(other),
+                });
+            let stop = match answer {
+                Ok(Passage::Forward) => {
+                    running.release(&mut chunk, &mut self.held);
+                    None
+                }
+                Ok(Passage::Hold) => match self.held.checked_add(chunk.len()) {
+                    Some(held) if held <= BODY_HOLD_MAX => {
+                        self.held = held;
+                        running.held.extend_from_slice(&chunk);
+                        return Passed::Held;
+                    }
+                    _ => {
+                        let detail = format!("would hold more than {BODY_HOLD_MAX} bytes");
+                        Some(Passed::Refuse(Refusal::new(
+                            Reason::TooLarge,
+                            &running.step.name,
+                            Some(detail),
+                        )))
+                    }
+                },
+                Ok(Passage::Discard) => {
+                    self.held = self.held.saturating_sub(running.held.len());
+                    running.held.clear();
+                    chunk = Bytes::new();
+                    None
+                }
+                Ok(Passage::Refuse(reason)) => Some(Passed::Refuse(Refusal::new(
+                    reason,
+                    &running.step.name,
+                    None,
+                ))),
+                Ok(Passage::Respond(reply)) => Some(Passed::Respond {
+                    reply,
+                    by: running.step.name.clone(),
+                }),
+                Ok(Passage::Close) => Some(Passed::Close {
+                    by: running.step.name.clone(),
+                }),
+                Err(error) => {
+                    let refusal =
+                        Refusal::new(error.reason(), &running.step.name, Some(error.detail()));
+                    match original {
+                        Some(original) => {
+                            exchange.lapse(refusal);
+                            running.lapsed = true;
+                            chunk = original;
+                            running.release(&mut chunk, &mut self.held);
+                            None
+                        }
+                        None => Some(Passed::Refuse(refusal)),
+                    }
+                }
+            };
+            if let Some(stop) = stop {
+                self.stopped = Some(running.step.name.clone());
+                return stop;
+            }
+            if chunk.is_empty() && !last {
+                return Passed::Held;
+            }
+        }
+        Passed::Forward(chunk)
+    }
+
+    fn finish(self, exchange: &Exchange, leave: impl Fn(R) -> Box<dyn Any + Send>) {
+        for Running { step, .. } in self.steps {
+            exchange.leave(Left {
+                at: step.at,
+                direction: self.direction,
+                state: leave(step.hook),
+            });
+        }
+    }
+}
+
+impl<R> Running<R> {
+    fn release(&mut self, chunk: &mut Bytes, held: &mut usize) {
+        if self.held.is_empty() {
+            return;
+        }
+        *held = held.saturating_sub(self.held.len());
+        let mut whole = std::mem::take(&mut self.held);
+        whole.extend_from_slice(chunk);
+        *chunk = whole.freeze();
+    }
+}

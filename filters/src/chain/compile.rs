@@ -1,0 +1,275 @@
+//! Filters in, chain out, or what keeps them from working together.
+
+use std::sync::Arc;
+
+use super::{CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainRow, Gate, Link, Placed};
+use crate::carry::BODY_HOLD_MAX;
+use crate::stage::Stage;
+use crate::when::When;
+
+/// Why filters cannot form a chain.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ChainError {
+    /// A condition on a filter that decides before there is a request.
+    #[error(
+        "{origin}: `{name}` decides about connections, where nothing is requested yet; `when` cannot limit it: remove `when`"
+    )]
+    Conditional {
+        /// The filter.
+        name: Arc<str>,
+        /// Its line.
+        origin: String,
+    },
+    /// A filter wants to hold more of a body than the chain may.
+    #[error(
+        "{origin}: `{name}` holds {wanted} bytes of a body; at most {BODY_HOLD_MAX} can be held"
+    )]
+    HoldsTooMuch {
+        /// The filter.
+        name: Arc<str>,
+        /// Its line.
+        origin: String,
+        /// What it wants, in bytes.
+        wanted: usize,
+    },
+    /// A filter at an earlier stage stands behind one at a later stage. The assembler sorts, so this is its mistake.
+    #[error(
+        "{origin}: `{name}` belongs to stage {stage} but follows `{after}` of stage {after_stage}"
+    )]
+    Misplaced {
+        /// The filter.
+        name: Arc<str>,
+        /// Its line.
+        origin: String,
+        /// Its stage.
+        stage: Stage,
+        /// The one before it.
+        after: Arc<str>,
+        /// That one's stage.
+        after_stage: Stage,
+    },
+    /// Too many filters.
+    #[error("a chain of {count} filters is too long; at most {CHAIN_FILTERS_MAX} can stand in one")]
+    TooManyFilters {
+        /// How many there are.
+        count: usize,
+    },
+    /// Too many slots.
+    #[error(
+        "{origin}: with `{name}` the chain takes {count} slots; at most {CHAIN_SLOTS_MAX} can be taken"
+    )]
+    TooManySlots {
+        /// The filter that took one too many.
+        name: Arc<str>,
+        /// Its line.
+        origin: String,
+        /// How many are taken.
+        count: usize,
+    },
+    /// A fact is needed that no earlier filter gives whenever the needing one runs.
+    #[error("{origin}: `{name}` needs the fact `{fact}`, {}", unmet(.late))]
+    Unmet {
+        /// The filter.
+        name: Arc<str>,
+        /// Its line.
+        origin: String,
+        /// The fact.
+        fact: &'static str,
+        /// A filter that gives it, but too late or not always, and that filter's line.
+        late: Option<(Arc<str>, String)>,
+    },
+}
+
+fn unmet(late: &Option<(Arc<str>, String)>) -> String {
+    match late {
+        Some((name, origin)) => {
+            format!(
+                "which `{name}` at {origin} gives too late or only sometimes: put it earlier, without a narrower `when`"
+            )
+        }
+        None => "which no filter gives: add one that does before it".to_owned(),
+    }
+}
+
+impl Chain {
+    /// Compiles filters that already stand in order.
+    ///
+    /// # Errors
+    /// [`ChainError`]; nothing is reordered or left out.
+    pub fn compile(filters: Vec<Placed>) -> Result<Self, ChainError> {
+        let count = filters.len();
+        let len = u8::try_from(count)
+            .ok()
+            .filter(|_| count <= CHAIN_FILTERS_MAX)
+            .ok_or(ChainError::TooManyFilters { count })?;
+        check_order(&filters)?;
+        check_facts(&filters)?;
+        let mut slots = 0usize;
+        let mut hold = 0usize;
+        for placed in &filters {
+            check_alone(placed, &mut slots, &mut hold)?;
+        }
+        Ok(Self {
+            len,
+            hold,
+            ..lists(filters)
+        })
+    }
+}
+
+fn check_order(filters: &[Placed]) -> Result<(), ChainError> {
+    for (before, placed) in filters.iter().zip(filters.iter().skip(1)) {
+        if placed.hooks.stage < before.hooks.stage {
+            return Err(ChainError::Misplaced {
+                name: placed.name.clone(),
+                origin: placed.origin.clone(),
+                stage: placed.hooks.stage,
+                after: before.name.clone(),
+                after_stage: before.hooks.stage,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_facts(filters: &[Placed]) -> Result<(), ChainError> {
+    for (at, placed) in filters.iter().enumerate() {
+        for &fact in &placed.hooks.needs {
+            let gives = |other: &&Placed| other.hooks.gives.contains(&fact);
+            if !filters
+                .iter()
+                .take(at)
+                .filter(gives)
+                .any(|giver| always_before(giver, placed))
+            {
+                let late = filters
+                    .iter()
+                    .enumerate()
+                    .filter(|(other, _)| *other != at)
+                    .map(|(_, other)| other)
+                    .find(gives)
+                    .map(|other| (other.name.clone(), other.origin.clone()));
+                return Err(ChainError::Unmet {
+                    name: placed.name.clone(),
+                    origin: placed.origin.clone(),
+                    fact,
+                    late,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An observer may fail and still be passed over; a conditional filter gives only where its condition holds.
+fn always_before(giver: &Placed, needer: &Placed) -> bool {
+    !giver.observer && (is_unconditional(&giver.when) || giver.when == needer.when)
+}
+
+fn is_unconditional(when: &Option<When>) -> bool {
+    when.as_ref().is_none_or(|when| *when == When::default())
+}
+
+fn check_alone(placed: &Placed, slots: &mut usize, hold: &mut usize) -> Result<(), ChainError> {
+    let Placed {
+        name,
+        hooks,
+        origin,
+        ..
+    } = placed;
+    let early = hooks.connect.is_some() || hooks.stage == Stage::Network;
+    if early && !is_unconditional(&placed.when) {
+        return Err(ChainError::Conditional {
+            name: name.clone(),
+            origin: origin.clone(),
+        });
+    }
+    *slots = slots.saturating_add(hooks.slots);
+    if *slots > CHAIN_SLOTS_MAX {
+        return Err(ChainError::TooManySlots {
+            name: name.clone(),
+            origin: origin.clone(),
+            count: *slots,
+        });
+    }
+    if let Some(hook) = &hooks.request_body {
+        let wanted = hook.holds();
+        if wanted > BODY_HOLD_MAX {
+            return Err(ChainError::HoldsTooMuch {
+                name: name.clone(),
+                origin: origin.clone(),
+                wanted,
+            });
+        }
+        *hold = wanted.max(*hold);
+    }
+    Ok(())
+}
+
+fn lists(filters: Vec<Placed>) -> Chain {
+    let mut rows = Vec::with_capacity(filters.len());
+    let (mut connect, mut request, mut response, mut log) = (vec![], vec![], vec![], vec![]);
+    let (mut request_body, mut response_body, mut stream, mut datagram) =
+        (vec![], vec![], vec![], vec![]);
+    let mut conditional = false;
+    for (at, placed) in (0u8..).zip(filters) {
+        let Placed {
+            name,
+            hooks,
+            observer,
+            when,
+            origin,
+            optional,
+        } = placed;
+        let when = when.filter(|when| *when != When::default());
+        conditional |= when.is_some();
+        rows.push(ChainRow {
+            name: name.clone(),
+            stage: hooks.stage,
+            origin,
+            phases: hooks.phases(),
+            when: when.as_ref().map(ToString::to_string),
+            optional,
+            observer,
+        });
+        macro_rules! link {
+            ($($list:ident),*) => {
+                $($list.extend(hooks.$list.map(|hook| Link { at, name: name.clone(), observer, hook }));)*
+            };
+        }
+        link!(
+            connect,
+            response,
+            request_body,
+            response_body,
+            stream,
+            datagram,
+            log
+        );
+        if hooks.request.is_some() || when.is_some() {
+            request.push(Gate {
+                at,
+                name,
+                observer,
+                when,
+                hook: hooks.request,
+            });
+        }
+    }
+    // Answers travel outwards: the innermost filter sees them first.
+    response.reverse();
+    response_body.reverse();
+    Chain {
+        connect: connect.into(),
+        request: request.into(),
+        response: response.into(),
+        request_body: request_body.into(),
+        response_body: response_body.into(),
+        stream: stream.into(),
+        datagram: datagram.into(),
+        log: log.into(),
+        rows: rows.into(),
+        conditional,
+        ..Chain::default()
+    }
+}

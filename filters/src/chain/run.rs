@@ -1,0 +1,229 @@
+//! The deciding phases: connect, request, response, and the log at the end.
+
+use std::sync::Arc;
+
+use http::{request, response};
+
+use super::{Chain, Connected, Decision, Gate, Refusal, Revised};
+use crate::connection::{Connection, ConnectionInfo, TunnelInfo};
+use crate::context::{ConnectCx, LogCx, RequestCx, ResponseCx};
+use crate::exchange::Exchange;
+use crate::facts::Facts;
+use crate::hooks::DynOnRequest;
+use crate::outcome::Outcome;
+use crate::verdict::{Admission, FilterError, Reason, Reply, Revision, Upgrade, Verdict};
+use crate::when::is_ambiguous_path;
+
+impl Chain {
+    /// Decides whether a connection may reach a tunnel; facts are frozen afterwards. Call it again when a reused
+    /// connection reaches another tunnel.
+    pub async fn connect(&self, info: Arc<ConnectionInfo>, tunnel: Arc<TunnelInfo>) -> Connected {
+        let mut facts = Facts::default();
+        for link in &self.connect {
+            let known = facts.len();
+            let mut cx = ConnectCx {
+                connection: &info,
+                tunnel: &tunnel,
+                facts: &mut facts,
+            };
+            match link.hook.call(&mut cx).await {
+                Ok(Admission::Admit) => {}
+                Ok(Admission::Refuse(reason)) => {
+                    return Connected::Refused(Refusal::new(reason, &link.name, None));
+                }
+                Ok(Admission::Close) => {
+                    return Connected::Close {
+                        by: link.name.clone(),
+                    };
+                }
+                Err(_) if link.observer => facts.truncate(known),
+                Err(error) => return Connected::Refused(failure(&error, &link.name)),
+            }
+        }
+        Connected::Admitted(Arc::new(Connection::new(info, tunnel, facts)))
+    }
+
+    /// A new exchange on an admitted connection.
+    #[must_use]
+    pub fn exchange(&self, connection: Arc<Connection>) -> Exchange {
+        Exchange::new(connection, self.len)
+    }
+
+    /// Sends a request down the chain. `asked` is the upgrade it wishes for; only that one can be granted.
+    ///
+    /// Whatever the decision, give the head of the response that comes of it to [`response`](Self::response).
+    pub async fn request(
+        &self,
+        head: &mut request::Parts,
+        exchange: &mut Exchange,
+        asked: Option<Upgrade>,
+    ) -> Decision {
+        let mut upgrade = false;
+        if self.conditional && is_ambiguous_path(head.uri.path()) {
+            // A condition on a path means nothing when the service may read another path than the filter did.
+            exchange.set_inward(0);
+            let detail = Some("the path can be read in two ways".to_owned());
+            return Decision::Refuse(Refusal {
+                reason: Reason::BadRequest,
+                by: None,
+                detail,
+            });
+        }
+        for gate in &self.request {
+            if gate
+                .when
+                .as_ref()
+                .is_some_and(|when| !when.matches(head.uri.path()))
+            {
+                exchange.skip(gate.at);
+                continue;
+            }
+            let Some(hook) = &gate.hook else { continue };
+            exchange.set_inward(gate.at);
+            let verdict = if gate.observer {
+                observe(gate, &**hook, head, exchange, asked).await
+            } else {
+                hook.call(&mut RequestCx {
+                    head,
+                    exchange,
+                    upgrade: asked,
+                })
+                .await
+            };
+            let by = &gate.name;
+            match verdict {
+                Ok(Verdict::Continue) => {}
+                Ok(Verdict::Upgrade(granted)) => upgrade |= asked == Some(granted),
+                Ok(Verdict::Respond(reply)) => {
+                    return Decision::Respond {
+                        reply,
+                        by: by.clone(),
+                    };
+                }
+                Ok(Verdict::Redirect(redirect)) => {
+                    return Decision::Redirect {
+                        redirect,
+                        by: by.clone(),
+                    };
+                }
+                Ok(Verdict::Refuse(reason)) => {
+                    return Decision::Refuse(Refusal::new(reason, by, None));
+                }
+                Ok(Verdict::Close) => return Decision::Close { by: by.clone() },
+                Err(error) => return Decision::Refuse(failure(&error, by)),
+            }
+        }
+        if let Some(refusal) = self.evaded(head, exchange) {
+            return Decision::Refuse(refusal);
+        }
+        exchange.set_inward(self.len);
+        Decision::Pass { upgrade }
+    }
+
+    /// A later filter moved the request under the condition of one that was skipped: nobody guarded that path.
+    fn evaded(&self, head: &request::Parts, exchange: &Exchange) -> Option<Refusal> {
+        if !self.conditional {
+            return None;
+        }
+        let path = head.uri.path();
+        self.request
+            .iter()
+            .find(|gate| {
+                exchange.skips(gate.at) && gate.when.as_ref().is_some_and(|when| when.matches(path))
+            })
+            .map(|gate| {
+                let detail =
+                    "a later filter moved the request to a path this one guards".to_owned();
+                Refusal::new(Reason::Plugin, &gate.name, Some(detail))
+            })
+    }
+
+    /// Sends a response's head back up through the filters that let the request in. What a filter puts in its place
+    /// is what those further out see. Answers of the edge and of filters (refusals too) go through here as well.
+    pub async fn response(&self, head: &mut response::Parts, exchange: &Exchange) -> Revised {
+        let mut replaced: Option<Box<Reply>> = None;
+        let inward = exchange.inward();
+        for link in self
+            .response
+            .iter()
+            .filter(|link| link.at < inward && !exchange.skips(link.at))
+        {
+            // An observer's half-made changes are undone when it fails.
+            let original = link.observer.then(|| head.clone());
+            match link.hook.call(&mut ResponseCx { head, exchange }).await {
+                Ok(Revision::Keep) => {}
+                Ok(Revision::Replace(reply)) => {
+                    head.status = reply.status;
+                    head.headers.clone_from(&reply.headers);
+                    // The new body comes from here: filters further in have no part in it.
+                    exchange.set_inward(link.at);
+                    replaced = Some(reply);
+                }
+                Ok(Revision::Close) => return Revised::Close,
+                Err(error) => match original {
+                    Some(original) => {
+                        exchange.lapse(failure(&error, &link.name));
+                        *head = original;
+                    }
+                    None => {
+                        exchange.set_inward(link.at);
+                        return Revised::Refuse(failure(&error, &link.name));
+                    }
+                },
+            }
+        }
+        match replaced {
+            None => Revised::Keep,
+            Some(mut reply) => {
+                reply.status = head.status;
+                reply.headers.clone_from(&head.headers);
+                Revised::Replace(reply)
+            }
+        }
+    }
+
+    /// Tells every filter that logs what came of the exchange. Call it once, after both directions have ended.
+    pub fn log(&self, exchange: &Exchange, outcome: &Outcome) {
+        if self.log.is_empty() {
+            return;
+        }
+        let left = exchange.left();
+        for link in self.log.iter().filter(|link| !exchange.skips(link.at)) {
+            link.hook.on_log(&LogCx {
+                exchange,
+                outcome,
+                at: link.at,
+                left: &left,
+            });
+        }
+    }
+}
+
+/// Asks an observer. Its failure is noted, undone and passed over.
+async fn observe(
+    gate: &Gate,
+    hook: &dyn DynOnRequest,
+    head: &mut request::Parts,
+    exchange: &mut Exchange,
+    asked: Option<Upgrade>,
+) -> Result<Verdict, FilterError> {
+    let original = head.clone();
+    let known = exchange.facts_mut().len();
+    let verdict = hook
+        .call(&mut RequestCx {
+            head,
+            exchange,
+            upgrade: asked,
+        })
+        .await;
+    Ok(verdict.unwrap_or_else(|error| {
+        *head = original;
+        exchange.facts_mut().truncate(known);
+        exchange.lapse(failure(&error, &gate.name));
+        Verdict::Continue
+    }))
+}
+
+fn failure(error: &FilterError, by: &Arc<str>) -> Refusal {
+    Refusal::new(error.reason(), by, Some(error.detail()))
+}

@@ -1,0 +1,129 @@
+//! Facts: what one filter establishes and later ones rely on, keyed by type.
+
+use std::any::{Any, TypeId};
+use std::fmt;
+
+/// A value one filter establishes and others read. Its type is its key.
+pub trait Fact: Any + Send + Sync {
+    /// The fact's name in configuration errors and `explain`.
+    const NAME: &'static str;
+}
+
+/// A typed map of facts. The first to establish a fact wins; facts are never changed or taken back.
+#[derive(Default)]
+pub struct Facts {
+    // A handful at most: a linear search beats a hash map here.
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    key: TypeId,
+    name: &'static str,
+    value: Box<dyn Any + Send + Sync>,
+}
+
+impl Facts {
+    /// The fact, if somebody established it.
+    #[must_use]
+    pub fn get<F: Fact>(&self) -> Option<&F> {
+        let key = TypeId::of::<F>();
+        self.entries
+            .iter()
+            .find(|entry| entry.key == key)
+            .and_then(|entry| entry.value.downcast_ref())
+    }
+
+    /// Establishes a fact.
+    ///
+    /// # Errors
+    /// [`Established`] if it already is; the first value stays.
+    pub fn establish<F: Fact>(&mut self, fact: F) -> Result<(), Established> {
+        if self.get::<F>().is_some() {
+            return Err(Established { fact: F::NAME });
+        }
+        self.entries.push(Entry {
+            key: TypeId::of::<F>(),
+            name: F::NAME,
+            value: Box::new(fact),
+        });
+        Ok(())
+    }
+
+    /// Names of the facts established so far, in order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.entries.iter().map(|entry| entry.name)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Forgets what was established after `len`: an observer that failed leaves nothing behind.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.entries.truncate(len);
+    }
+}
+
+impl fmt::Debug for Facts {
+    // Values may hold what must not be logged: names only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+/// A fact was established a second time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("fact `{fact}` is already established")]
+pub struct Established {
+    /// The fact's name.
+    pub fact: &'static str,
+}
+
+/// Who the visitor is, established by any filter that authenticates.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// The principal's id.
+    pub subject: String,
+    /// How it was proved: `token`, `mtls`, …
+    pub method: &'static str,
+}
+
+impl Fact for Identity {
+    const NAME: &'static str = "identity";
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_first_to_establish_a_fact_wins() {
+        let mut facts = Facts::default();
+        assert!(facts.get::<Identity>().is_none());
+        facts
+            .establish(Identity {
+                subject: "u-1".into(),
+                method: "token",
+            })
+            .unwrap();
+        let again = facts.establish(Identity {
+            subject: "u-2".into(),
+            method: "mtls",
+        });
+        assert_eq!(again, Err(Established { fact: "identity" }));
+        assert_eq!(facts.get::<Identity>().unwrap().subject, "u-1");
+    }
+
+    #[test]
+    fn debug_shows_names_and_no_values() {
+        let mut facts = Facts::default();
+        facts
+            .establish(Identity {
+                subject: "u-1".into(),
+                method: "token",
+            })
+            .unwrap();
+        assert_eq!(format!("{facts:?}"), r#"{"identity"}"#);
+    }
+}
