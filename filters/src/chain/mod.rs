@@ -3,8 +3,6 @@
 mod compile;
 mod flows;
 mod run;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::sync::Arc;

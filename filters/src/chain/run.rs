@@ -113,11 +113,11 @@ impl Chain {
                 Err(error) => return Decision::Refuse(failure(&error, by)),
             }
         }
-        if let Some(refusal) = self.evaded(head, exchange) {
-            return Decision::Refuse(refusal);
-        }
         exchange.set_inward(self.len);
-        Decision::Pass { upgrade }
+        match self.evaded(head, exchange) {
+            Some(refusal) => Decision::Refuse(refusal),
+            None => Decision::Pass { upgrade },
+        }
     }
 
     /// A later filter moved the request under the condition of one that was skipped: nobody guarded that path.

@@ -273,11 +273,13 @@ impl Metrics for FakeMetrics {
     }
 }
 
+type Blocking = Box<dyn FnOnce() + Send>;
+
 /// Jobs wait here until a test runs them.
 #[derive(Default)]
 pub struct FakeJobs {
     waiting: Mutex<Vec<(String, BoxFuture<'static, ()>)>>,
-    blocking: Mutex<Vec<(String, Box<dyn FnOnce() + Send>)>>,
+    blocking: Mutex<Vec<(String, Blocking)>>,
 }
 
 impl FakeJobs {
@@ -287,7 +289,7 @@ impl FakeJobs {
     }
 
     /// Takes the blocking jobs that were started, to be called by the test.
-    pub fn take_blocking(&self) -> Vec<(String, Box<dyn FnOnce() + Send>)> {
+    pub fn take_blocking(&self) -> Vec<(String, Blocking)> {
         std::mem::take(&mut lock(&self.blocking))
     }
 }
