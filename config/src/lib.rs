@@ -1,10 +1,32 @@
 //! The engine's configuration: TOML text to typed values, every problem with its position.
+//!
+//! The text is parsed into a tree that remembers where everything stands, environment variables are
+//! laid over it, and readers take its keys one by one. A reader that finds something wrong notes it
+//! and goes on, so that one run names every problem there is.
 
+mod config;
+mod load;
+mod overrides;
+mod policy;
 mod problem;
+mod reader;
 mod secret;
 mod section;
+mod settings;
 mod tree;
+mod values;
 
+/// A commented configuration that works once its files are there: what `adit engine init` starts from.
+pub const EXAMPLE: &str = include_str!("../examples/engine.toml");
+
+pub use config::Config;
+pub use policy::{
+    DEFAULT_PROJECT, FilterRef, FilterUse, Policy, Project, PublicAccess, UpgradeKind, When,
+};
 pub use problem::{Place, Problem};
 pub use secret::Secret;
 pub use section::Section;
+pub use settings::{
+    Admin, Auth, CertificateFiles, Certificates, Engine, Front, JWT_SECRET_BYTES_MIN, Limits,
+    Listen, LogLevel, Timeouts,
+};

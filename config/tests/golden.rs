@@ -1,0 +1,225 @@
+//! Whole configurations: what they become, or every problem they have.
+//!
+//! Each `tests/invalid/NAME.toml` has the problems it must report in `NAME.expected`. A line
+//! `#env NAME=value` sets a variable for the file it is in. Running the tests with the variable
+//! `UPDATE_EXPECTED` set writes the expected files anew: read the difference before keeping it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_config::{Config, FilterRef, LogLevel, Problem, PublicAccess, UpgradeKind};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(name)
+}
+
+fn parse(path: &Path) -> Result<Config, Vec<Problem>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let environment: Vec<(String, String)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("#env ")?.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    Config::parse(name, &text, environment)
+}
+
+#[test]
+fn every_invalid_file_reports_all_its_problems() {
+    let mut checked = 0;
+    for entry in std::fs::read_dir(folder("invalid")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let problems = parse(&path).expect_err(&path.display().to_string());
+        let shown: String = problems
+            .iter()
+            .map(|problem| format!("{problem}\n"))
+            .collect();
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::write(path.with_extension("expected"), &shown).unwrap();
+        }
+        let expected = std::fs::read_to_string(path.with_extension("expected")).unwrap_or_default();
+        assert_eq!(shown, expected, "{}", path.display());
+        checked += 1;
+    }
+    assert!(checked >= 10, "the files were not found");
+}
+
+#[test]
+fn five_mistakes_have_five_positions() {
+    let problems = parse(&folder("invalid").join("five-mistakes.toml")).unwrap_err();
+    let positions: Vec<_> = problems.iter().filter_map(Problem::position).collect();
+    assert_eq!(positions, [(3, 8), (4, 1), (7, 9), (16, 9), (19, 13)]);
+}
+
+#[test]
+fn the_smallest_configuration_gets_every_default() {
+    let config = parse(&folder("valid").join("smallest.toml")).unwrap();
+    assert_eq!(config.engine.host, "edge.example.com");
+    assert_eq!(config.engine.log_level, LogLevel::Info);
+    assert_eq!(config.listen.https, "[::]:443".parse().unwrap());
+    assert_eq!(config.listen.http, None);
+    assert_eq!(config.admin.socket, None);
+    assert_eq!(config.timeouts.stream_request, Duration::from_secs(30));
+    assert_eq!(config.timeouts.http_idle, Duration::from_secs(90));
+    assert_eq!(config.limits.header_bytes, 32 << 10);
+    assert_eq!(config.limits.header_fields, 128);
+    assert_eq!(config.limits.pending_opens_per_agent, 48);
+    let project = config.project("default").unwrap();
+    assert_eq!(
+        project.upgrades,
+        [UpgradeKind::Websocket, UpgradeKind::Other]
+    );
+    assert_eq!(project.public_access, PublicAccess::Allowed);
+}
+
+#[test]
+fn everything_that_can_be_written_is_read() {
+    let config = parse(&folder("valid").join("everything.toml")).unwrap();
+    assert_eq!(config.engine.aliases, ["localhost"]);
+    assert_eq!(config.engine.public_port, Some(8443));
+    assert_eq!(config.engine.log_level, LogLevel::Debug);
+    assert_eq!(config.listen.https, "127.0.0.1:0".parse().unwrap());
+    assert_eq!(config.listen.metrics_path, "/numbers");
+    assert!(
+        config
+            .listen
+            .metrics_token
+            .unwrap()
+            .matches("0123456789abcdef0123456789abcdef")
+    );
+    assert_eq!(
+        config.certificates.files.key,
+        Path::new("/etc/adit/key.pem")
+    );
+    assert_eq!(config.admin.socket.unwrap(), Path::new("state/admin.sock"));
+    assert_eq!(config.front.trusted.len(), 2);
+    assert!(config.front.proxy_protocol);
+    assert_eq!(config.timeouts.drain, Duration::from_secs(90));
+    assert_eq!(config.limits.header_bytes, 64 << 10);
+    assert_eq!(config.limits.header_fields, 64);
+    let edge = &config.policies["edge"];
+    let names: Vec<&str> = edge
+        .filters
+        .iter()
+        .map(|filter| filter.name.as_str())
+        .collect();
+    assert_eq!(names, ["trusted-ips", "geoip", "vet-admin"]);
+    let vet = &edge.filters[2];
+    assert_eq!(vet.kind, "vet");
+    assert_eq!(vet.when.as_ref().unwrap().path, "/admin/*");
+    assert!(vet.observer && !vet.optional);
+    assert_eq!(edge.filters[0].section.origin(), "everything.toml:37:3");
+    let allow: std::collections::BTreeMap<String, Vec<String>> =
+        edge.filters[0].section.deserialize().unwrap();
+    assert_eq!(allow["allow"], ["203.0.113.0/24"]);
+    let project = config.projects.get("default").unwrap();
+    assert_eq!(project.policies, ["edge"]);
+    let geoip = FilterRef {
+        policy: "edge".into(),
+        filter: "geoip".into(),
+    };
+    assert_eq!(project.off, [geoip]);
+    assert_eq!(project.upgrades, [UpgradeKind::Websocket]);
+    let shop = config.projects.get("shop").unwrap();
+    assert_eq!(shop.public_access, PublicAccess::Forbidden);
+    assert_eq!(shop.policies, ["edge"]);
+    assert_eq!(shop.endpoints, ["0a1b2c3d"]);
+}
+
+fn example() -> &'static str {
+    adit_config::EXAMPLE
+}
+
+#[test]
+fn the_example_is_a_valid_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("jwt.secret"),
+        "0123456789abcdef0123456789abcdef\n",
+    )
+    .unwrap();
+    let path = folder.path().join("engine.toml");
+    std::fs::write(&path, example()).unwrap();
+    let config = Config::load(&path, []).unwrap();
+    assert!(
+        config
+            .auth
+            .jwt_secret
+            .matches("0123456789abcdef0123456789abcdef")
+    );
+    assert_eq!(
+        config.admin.socket.unwrap(),
+        folder.path().join("admin.sock")
+    );
+}
+
+#[test]
+fn the_example_shows_every_default_as_it_is() {
+    // Taking every comment mark off a `key = value` line must change nothing but what is off.
+    let plain: String = example()
+        .lines()
+        .filter(|line| !line.starts_with("# state-dir") && !line.contains("metrics.token"))
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with('[') || rest.contains(" = ") || rest == "]" => rest,
+            Some(rest) if rest.starts_with("  {") => rest,
+            _ => line,
+        })
+        .fold(String::new(), |text, line| text + line + "\n")
+        .replace("{ file = \"jwt.secret\" }", "{ env = \"SECRET\" }");
+    let secret = (
+        "SECRET".to_owned(),
+        "0123456789abcdef0123456789abcdef".to_owned(),
+    );
+    let shown = Config::parse("engine.toml", &plain, [secret.clone()]).unwrap();
+    let quiet = example().replace("{ file = \"jwt.secret\" }", "{ env = \"SECRET\" }");
+    let default = Config::parse("engine.toml", &quiet, [secret]).unwrap();
+    assert_eq!(
+        format!("{:?}", shown.timeouts),
+        format!("{:?}", default.timeouts)
+    );
+    assert_eq!(
+        format!("{:?}", shown.limits),
+        format!("{:?}", default.limits)
+    );
+    assert_eq!(shown.listen.https, default.listen.https);
+    assert_eq!(shown.listen.metrics_path, default.listen.metrics_path);
+    assert_eq!(shown.policies["edge"].filters.len(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_secret_that_others_can_read_is_warned_about() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("jwt.secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
+    let path = folder.path().join("engine.toml");
+    std::fs::write(&path, example()).unwrap();
+    for (mode, warnings) in [(0o600, 0), (0o640, 1)] {
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(Config::load(&path, []).unwrap().warnings.len(), warnings);
+    }
+}
+
+#[test]
+fn a_missing_file_is_a_problem_of_its_own() {
+    let problems = Config::load(Path::new("/no/such/engine.toml"), []).unwrap_err();
+    assert!(
+        problems[0]
+            .to_string()
+            .starts_with("/no/such/engine.toml: cannot be read")
+    );
+}
