@@ -10,11 +10,20 @@
 //! | [`error`] | [`ErrorCode`], [`ProtocolError`] |
 //! | [`version`] | [`Version`] and the rule for serving it |
 //! | [`secret`] | [`Secret`], a string that masks itself |
+//! | [`handshake`] | the first frames: [`handshake::Opening`] on the engine, [`handshake::ClientHandshake`] on the other side |
+//! | [`engine`], [`agent`] | the two ends of a control channel: [`engine::EngineChannel`], [`agent::AgentChannel`] |
+//! | [`liveness`] | heartbeats: what is agreed, when to beat, when to give up |
+//! | [`datagram`] | packets in QUIC datagrams: [`datagram::ChannelId`] |
 //! | [`hostname`] | stable host names, names as clients show them |
 
+pub mod agent;
+pub mod datagram;
+pub mod engine;
 pub mod error;
 pub mod frame;
+pub mod handshake;
 pub mod hostname;
+pub mod liveness;
 pub mod message;
 pub mod secret;
 pub mod version;

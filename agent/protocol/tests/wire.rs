@@ -140,3 +140,21 @@ fn stream_messages_match_the_examples() {
         "00000006 72040a027331",
     );
 }
+
+#[test]
+fn every_seed_of_the_fuzz_corpus_is_whole_frames_of_known_messages() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/channel");
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        let mut decoder = Decoder::new();
+        decoder
+            .buffer()
+            .extend_from_slice(&std::fs::read(entry.unwrap().path()).unwrap());
+        while let Some(body) = decoder.next_frame().unwrap() {
+            assert!(Message::from_frame(&body).unwrap().payload.is_some());
+        }
+        assert!(!decoder.is_partial());
+        seeds += 1;
+    }
+    assert!(seeds >= 14, "one seed for each example at least");
+}
