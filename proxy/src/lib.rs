@@ -1,1 +1,4 @@
 //! The engine as a library.
+
+pub mod edge;
+pub mod render;

@@ -1,0 +1,203 @@
+//! A visitor's HTTP/1.1 connection as hyper sees it: times for heads and idleness are kept here,
+//! and a connection that closes with a request half read lingers (RFC 9112 §9.6).
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::edge::body::Unread;
+use crate::edge::limits::Limits;
+
+/// What a connection is doing, shared by its socket, its service and its watchdog.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    state: Mutex<State>,
+    /// A request body was let go before its end.
+    unread: Unread,
+    /// The connection left HTTP.
+    upgraded: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Nothing is under way since then.
+    Idle(Instant),
+    /// A head has begun to arrive.
+    Head(Instant),
+    /// An exchange is under way.
+    Busy,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State::Idle(Instant::now())),
+            unread: Unread::default(),
+            upgraded: AtomicBool::new(false),
+        })
+    }
+
+    fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn bytes_arrived(&self) {
+        self.with(|state| {
+            if matches!(state, State::Idle(_)) {
+                *state = State::Head(Instant::now());
+            }
+        });
+    }
+
+    /// An exchange begins; it lasts until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+        self.with(|state| *state = State::Busy);
+        Busy(Arc::clone(self))
+    }
+
+    pub(crate) fn unread(&self) -> Unread {
+        Arc::clone(&self.unread)
+    }
+
+    pub(crate) fn leave_http(&self) {
+        self.upgraded.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until a head took too long or the connection was idle for too long.
+    pub(crate) async fn expired(&self, limits: &Limits) {
+        loop {
+            let now = Instant::now();
+            let until = self.with(|state| match *state {
+                State::Idle(since) => since + limits.idle,
+                State::Head(since) => since + limits.header_wait,
+                // Look again when the shorter of the two could at the earliest be over.
+                State::Busy => now + limits.idle.min(limits.header_wait),
+            });
+            let busy = self.with(|state| matches!(state, State::Busy));
+            if until <= now && !busy {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+/// While it lives, an exchange is under way on the connection.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Clock>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.with(|state| *state = State::Idle(Instant::now()));
+    }
+}
+
+/// The socket side of a visitor's connection.
+pub(crate) struct VisitorIo<I> {
+    inner: I,
+    clock: Arc<Clock>,
+    linger: Linger,
+}
+
+enum Linger {
+    Allowed { wait: Duration, bytes: usize },
+    Reading { until: Pin<Box<Sleep>>, left: usize },
+    Over,
+}
+
+impl<I> VisitorIo<I> {
+    pub(crate) fn new(inner: I, clock: Arc<Clock>, limits: &Limits) -> Self {
+        Self {
+            inner,
+            clock,
+            linger: Linger::Allowed {
+                wait: limits.lingering,
+                bytes: limits.lingering_bytes,
+            },
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for VisitorIo<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, out))?;
+        if out.filled().len() > before {
+            self.clock.bytes_arrived();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        if let Linger::Allowed { wait, bytes } = me.linger {
+            ready!(Pin::new(&mut me.inner).poll_shutdown(cx))?;
+            let unread = me.clock.unread.load(Ordering::Relaxed)
+                && !me.clock.upgraded.load(Ordering::Relaxed);
+            me.linger = if unread {
+                Linger::Reading {
+                    until: Box::pin(tokio::time::sleep(wait)),
+                    left: bytes,
+                }
+            } else {
+                Linger::Over
+            };
+        }
+        // Closing a socket with bytes unread resets it, and the visitor loses the answer that is
+        // still on its way; so the rest is read, within bounds, until the visitor closes.
+        while let Linger::Reading { until, left } = &mut me.linger {
+            if until.as_mut().poll(cx).is_ready() || *left == 0 {
+                me.linger = Linger::Over;
+                break;
+            }
+            let mut scratch = [0; 4096];
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut me.inner).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    *left = left.saturating_sub(buffer.filled().len());
+                }
+                _ => me.linger = Linger::Over,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,10 @@
+//! HTTP/2 on both sides of the edge, over the h2 crate: a proxy must see and pass reset codes.
+
+mod body;
+mod client;
+mod server;
+
+pub(crate) use body::{Incoming, Outgoing, UpstreamBody};
+pub(crate) use client::{Client, Reserved, connect};
+pub(crate) use h2::Error;
+pub(crate) use server::{protocol, serve};

@@ -1,0 +1,350 @@
+//! From a tunnel to one exchange with the service behind it: a connection from the pool or a fresh
+//! one, the request in that connection's HTTP version, one retry where it is safe.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Uri, Version, header, request, response, uri};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::TlsConnector;
+
+use super::abort::Abort;
+use super::body::{ContinueWait, Outbound, RequestBody};
+use super::dial::{BoxStream, DialError};
+use super::pool::{Keep, Returning};
+use super::record::Record;
+use super::site::{Site, UpstreamMode};
+use super::visit::Visit;
+use super::{http1, http2};
+use crate::render::Failure;
+
+/// Why a request got no answer from its upstream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error("cannot open a stream: {0}")]
+    Dial(#[from] DialError),
+    #[error("the upstream did not finish its handshake in time")]
+    HandshakeTimeout,
+    #[error("the upstream's TLS handshake failed: {0}")]
+    Tls(#[source] std::io::Error),
+    #[error("the upstream does not speak HTTP/2: {0}")]
+    Http2(#[source] http2::Error),
+    #[error("the upstream's connection broke: {0}")]
+    Http1(#[source] http1::Error),
+    #[error("the exchange ended early: {0}")]
+    Aborted(#[source] Abort),
+    #[error("the upstream does not take WebSocket over HTTP/2 (RFC 8441)")]
+    NoExtendedConnect,
+    #[error("the upstream's answer to the upgrade is not one")]
+    BadUpgrade,
+}
+
+impl UpstreamError {
+    /// What the visitor is told (edge behaviour §9.4).
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::Dial(DialError::Offline) => Failure::Offline,
+            Self::Dial(DialError::Capacity) => Failure::Capacity,
+            Self::Dial(DialError::Timeout) => Failure::AgentTimeout,
+            Self::Aborted(Abort::Stalled) => Failure::RequestTimeout,
+            _ => Failure::Upstream,
+        }
+    }
+}
+
+/// A connection that can take one exchange now.
+pub(crate) enum Leg {
+    Http1 { client: http1::Client, reused: bool },
+    Http2(http2::Reserved),
+}
+
+/// Finds a pooled connection or opens one.
+pub(crate) async fn lease(visit: &Visit, site: &Site) -> Result<Leg, UpstreamError> {
+    if site.mode != UpstreamMode::Http1
+        && let Some(mut reserved) = site.pool.http2()
+        && reserved.ready().await
+    {
+        return Ok(Leg::Http2(reserved));
+    }
+    if site.mode != UpstreamMode::H2c
+        && let Some(client) = site.pool.http1().await
+    {
+        return Ok(Leg::Http1 {
+            client,
+            reused: true,
+        });
+    }
+    if site.mode != UpstreamMode::H2c {
+        return fresh(visit, site, None).await;
+    }
+    // Requests that arrive together share the connection the first of them opens.
+    let _opening = site.pool.opening().await;
+    if let Some(mut reserved) = site.pool.http2()
+        && reserved.ready().await
+    {
+        return Ok(Leg::Http2(reserved));
+    }
+    fresh(visit, site, None).await
+}
+
+/// Opens a connection; `source` is set where it will serve one visitor only.
+pub(crate) async fn fresh(
+    visit: &Visit,
+    site: &Site,
+    source: Option<IpAddr>,
+) -> Result<Leg, UpstreamError> {
+    let limits = visit.limits();
+    let stream = site.dial.dial(source).await?;
+    visit.counters().upstream_connections.inc();
+    let handshake = async {
+        let (stream, h2) = match site.mode {
+            UpstreamMode::Http1 => (stream, false),
+            UpstreamMode::H2c => (stream, true),
+            UpstreamMode::Tls => visit.edge.upstream_tls.connect(stream, site).await?,
+        };
+        if !h2 {
+            let client = http1::connect(stream, &limits)
+                .await
+                .map_err(UpstreamError::Http1)?;
+            return Ok(Leg::Http1 {
+                client,
+                reused: false,
+            });
+        }
+        let client = http2::connect(stream, &limits)
+            .await
+            .map_err(UpstreamError::Http2)?;
+        let reserved = client.reserve();
+        if source.is_none() {
+            site.pool.share(client, keep(visit));
+        }
+        reserved
+            .map(Leg::Http2)
+            .ok_or(UpstreamError::Dial(DialError::Capacity))
+    };
+    tokio::time::timeout(limits.upstream_handshake, handshake)
+        .await
+        .map_err(|_| UpstreamError::HandshakeTimeout)?
+}
+
+fn keep(visit: &Visit) -> Keep {
+    let limits = visit.limits();
+    Keep {
+        idle_max: limits.upstream_idle_max,
+        idle: limits.upstream_idle,
+    }
+}
+
+/// A request on its way, hop-by-hop fields gone, `head.uri` absolute.
+pub(crate) struct Outgoing {
+    pub(crate) head: request::Parts,
+    pub(crate) body: RequestBody,
+    /// The visitor takes trailers.
+    pub(crate) trailers: bool,
+    pub(crate) record: Arc<Record>,
+}
+
+/// Sends a request and waits for the head of the answer.
+pub(crate) async fn send(
+    visit: &Visit,
+    site: &Site,
+    outgoing: Outgoing,
+) -> Result<(response::Parts, Outbound), UpstreamError> {
+    let Outgoing {
+        head,
+        body,
+        trailers,
+        record,
+    } = outgoing;
+    match lease(visit, site).await? {
+        Leg::Http2(reserved) => over_http2(reserved, site, head, body, trailers).await,
+        Leg::Http1 { client, reused } => {
+            let again =
+                (reused && body.is_empty() && is_idempotent(&head.method)).then(|| head.clone());
+            match over_http1(visit, site, client, head, body, trailers).await {
+                // An idle connection may close just as it is used again. Nothing has come back, the
+                // request has no body and may be done twice: once more, on a fresh connection.
+                Err(UpstreamError::Http1(error)) if let Some(head) = again => {
+                    tracing::debug!(%error, "retrying on a fresh upstream connection");
+                    let body = RequestBody::none(record);
+                    match fresh(visit, site, None).await? {
+                        Leg::Http1 { client, .. } => {
+                            over_http1(visit, site, client, head, body, trailers).await
+                        }
+                        Leg::Http2(reserved) => {
+                            over_http2(reserved, site, head, body, trailers).await
+                        }
+                    }
+                }
+                other => other,
+            }
+        }
+    }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    method.is_idempotent()
+}
+
+async fn over_http1(
+    visit: &Visit,
+    site: &Site,
+    client: http1::Client,
+    mut head: request::Parts,
+    mut body: RequestBody,
+    trailers: bool,
+) -> Result<(response::Parts, Outbound), UpstreamError> {
+    http1_form(&mut head);
+    if trailers {
+        head.headers
+            .insert(header::TE, HeaderValue::from_static("trailers"));
+        head.headers
+            .insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    let mut interim = http1::Interim { proceed: None };
+    if head.headers.contains_key(header::EXPECT) && !body.is_empty() {
+        let (proceed, wait) = ContinueWait::new(visit.limits().continue_wait);
+        body.wait_for(wait);
+        interim.proceed = Some(proceed);
+    }
+    let (pool, keep) = (Arc::clone(&site.pool), keep(visit));
+    let sent = client
+        .send(Request::from_parts(head, body), interim, |client| {
+            Returning::new(client, pool, keep)
+        })
+        .await
+        .map_err(UpstreamError::Http1)?;
+    match sent {
+        http1::Sent::Response(head, body) => Ok((head, Outbound::Http1(body))),
+        http1::Sent::Switched(_) => Err(UpstreamError::BadUpgrade),
+    }
+}
+
+async fn over_http2(
+    reserved: http2::Reserved,
+    site: &Site,
+    mut head: request::Parts,
+    body: RequestBody,
+    trailers: bool,
+) -> Result<(response::Parts, Outbound), UpstreamError> {
+    http2_form(&mut head, site);
+    // The wait for `100 Continue` is the edge's own on this side.
+    head.headers.remove(header::EXPECT);
+    if trailers {
+        head.headers
+            .insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    let sent = reserved
+        .send(Request::from_parts(head, body))
+        .await
+        .map_err(UpstreamError::Aborted)?;
+    Ok((sent.head, Outbound::Http2(sent.body)))
+}
+
+/// Origin form with a `Host` field (RFC 9112 §3.2.1).
+pub(crate) fn http1_form(head: &mut request::Parts) {
+    head.version = Version::HTTP_11;
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.scheme = None;
+    if let Some(authority) = parts.authority.take()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(header::HOST, host);
+    }
+    head.uri = rebuilt(parts);
+}
+
+/// Absolute form without a `Host` field (RFC 9113 §8.3.1).
+pub(crate) fn http2_form(head: &mut request::Parts, site: &Site) {
+    head.version = Version::HTTP_2;
+    head.headers.remove(header::HOST);
+    if site.mode == UpstreamMode::H2c {
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        parts.scheme = Some(uri::Scheme::HTTP);
+        head.uri = rebuilt(parts);
+    }
+}
+
+fn rebuilt(parts: uri::Parts) -> Uri {
+    // The parts come from one URI and are only fewer or of another scheme.
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
+/// TLS towards services, whose certificates are taken as they are: the way to them is the agent's.
+pub(crate) struct TlsClient(TlsConnector);
+
+impl TlsClient {
+    pub(crate) fn new() -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for the default versions")
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self(TlsConnector::from(Arc::new(config)))
+    }
+
+    async fn connect(
+        &self,
+        stream: BoxStream,
+        site: &Site,
+    ) -> Result<(BoxStream, bool), UpstreamError> {
+        let host = site.info.hostname.clone().unwrap_or_default();
+        let name = ServerName::try_from(host)
+            .map_err(|error| UpstreamError::Tls(std::io::Error::other(error)))?;
+        let stream = self
+            .0
+            .connect(name, stream)
+            .await
+            .map_err(UpstreamError::Tls)?;
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((Box::new(stream), h2))
+    }
+}
+
+/// Takes any certificate, but still checks that the peer holds its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

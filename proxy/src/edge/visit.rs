@@ -1,0 +1,154 @@
+//! One visitor connection: what is fixed for all its exchanges, and the connect decisions made on
+//! it, one per tunnel it reaches.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use adit_filters::{Chain, Connected, Connection, ConnectionInfo, Refusal};
+use tokio::sync::watch;
+
+use super::Edge;
+use super::counters::Counters;
+use super::limits::Limits;
+use super::site::Site;
+
+/// Connect decisions remembered per connection; beyond, the oldest is made again when needed.
+const DECISIONS_MAX: usize = 32;
+
+/// One visitor connection.
+pub(crate) struct Visit {
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) info: Arc<ConnectionInfo>,
+    /// The tunnel the connection was routed to by its server name.
+    pub(crate) site: Option<Arc<Site>>,
+    limits: Arc<Limits>,
+    decisions: Mutex<Vec<Decision>>,
+}
+
+/// Why a connection does not reach a tunnel.
+#[derive(Clone, Debug)]
+pub(crate) enum Denied {
+    Refused(Refusal),
+    Closed,
+}
+
+struct Decision {
+    tunnel: String,
+    client: IpAddr,
+    chain: Arc<Chain>,
+    outcome: Result<Arc<Connection>, Denied>,
+}
+
+impl Visit {
+    pub(crate) fn new(edge: Arc<Edge>, info: Arc<ConnectionInfo>, site: Option<Arc<Site>>) -> Self {
+        let limits = edge.limits.load_full();
+        edge.counters.connections.inc();
+        Self {
+            edge,
+            info,
+            site,
+            limits,
+            decisions: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits)
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.edge.counters
+    }
+
+    pub(crate) fn draining(&self) -> Draining {
+        Draining(self.edge.drain.subscribe())
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.edge.drain.borrow()
+    }
+
+    /// Whether the filters admit this connection, as `client`, to a tunnel. Decided once per
+    /// tunnel, and again when the tunnel's chain was swapped.
+    pub(crate) async fn admitted(
+        &self,
+        site: &Site,
+        chain: &Arc<Chain>,
+        client: IpAddr,
+    ) -> Result<Arc<Connection>, Denied> {
+        if let Some(known) = self.known(site, chain, client) {
+            return known;
+        }
+        let info = if client == self.info.peer.ip() {
+            Arc::clone(&self.info)
+        } else {
+            // Named by a front proxy: the port of that visitor is not known.
+            let mut behind = ConnectionInfo::clone(&self.info);
+            behind.peer = SocketAddr::new(client, 0);
+            Arc::new(behind)
+        };
+        let outcome = match chain.connect(info, Arc::clone(&site.info)).await {
+            Connected::Admitted(connection) => Ok(connection),
+            Connected::Refused(refusal) => Err(Denied::Refused(refusal)),
+            Connected::Close { .. } => Err(Denied::Closed),
+        };
+        let decision = Decision {
+            tunnel: site.info.id.clone(),
+            client,
+            chain: Arc::clone(chain),
+            outcome: outcome.clone(),
+        };
+        self.remember(decision);
+        outcome
+    }
+
+    fn known(
+        &self,
+        site: &Site,
+        chain: &Arc<Chain>,
+        client: IpAddr,
+    ) -> Option<Result<Arc<Connection>, Denied>> {
+        let decisions = self
+            .decisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        decisions
+            .iter()
+            .find(|decision| {
+                decision.client == client
+                    && Arc::ptr_eq(&decision.chain, chain)
+                    && decision.tunnel == site.info.id
+            })
+            .map(|decision| decision.outcome.clone())
+    }
+
+    fn remember(&self, decision: Decision) {
+        let mut decisions = self
+            .decisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        decisions.retain(|old| old.client != decision.client || old.tunnel != decision.tunnel);
+        if decisions.len() >= DECISIONS_MAX {
+            decisions.remove(0);
+        }
+        decisions.push(decision);
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.edge.counters.connections.dec();
+    }
+}
+
+/// Tells a connection that the engine has begun to drain.
+pub(crate) struct Draining(watch::Receiver<bool>);
+
+impl Draining {
+    pub(crate) async fn begun(&mut self) {
+        if self.0.wait_for(|draining| *draining).await.is_err() {
+            // The engine is gone without a drain; connections end with it.
+            std::future::pending::<()>().await;
+        }
+    }
+}

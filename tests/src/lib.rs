@@ -1,1 +1,0 @@
-//! Behaviour of Adit through its public doors.

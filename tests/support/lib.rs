@@ -1,0 +1,12 @@
+//! What the behaviour tests share: an edge in memory, origins behind it and visitors in front.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "support of tests: a failure here is the failure of the test"
+)]
+
+pub mod edge;
+pub mod origin;
+pub mod visitor;
