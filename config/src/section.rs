@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use serde::de::{
-    DeserializeOwned, Deserializer, IntoDeserializer, Visitor, value::MapAccessDeserializer,
-    value::MapDeserializer, value::SeqDeserializer,
+    DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess,
+    Visitor, value::MapAccessDeserializer, value::MapDeserializer,
 };
 use serde::forward_to_deserialize_any;
 
 use crate::problem::{self, Problem};
-use crate::tree::{At, Node, Source, Value};
+use crate::tree::{At, Entry, Node, Source, Value};
 
 /// The table that configures one filter, with the position of everything in it.
 #[derive(Clone, Debug)]
@@ -147,9 +147,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misread> {
         match &self.node.value {
-            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(
-                items.iter().map(|node| Reader { node }),
-            )),
+            Value::Array(items) => visitor.visit_seq(Items(items.iter())),
             Value::Boolean(yes) => visitor.visit_bool(*yes),
             Value::Datetime(date) => visitor.visit_borrowed_str(date),
             Value::Float(number) => visitor.visit_f64(*number),
@@ -158,17 +156,10 @@ impl<'de> Deserializer<'de> for Reader<'de> {
                 "does not fit 64 bits, use a smaller number",
             )),
             Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Table(entries) => {
-                visitor.visit_map(MapDeserializer::new(entries.iter().map(|entry| {
-                    (
-                        Key {
-                            key: &entry.key,
-                            at: &entry.at,
-                        },
-                        Reader { node: &entry.node },
-                    )
-                })))
-            }
+            Value::Table(entries) => visitor.visit_map(Entries {
+                rest: entries.iter(),
+                value: None,
+            }),
         }
         .map_err(|misread: Misread| misread.or_at(&self.node.at))
     }
@@ -220,6 +211,67 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
         unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+/// The items of an array. A type that refuses a value after reading it (`try_from`) fails here, not in the item's
+/// own reader: the item is still what to point at.
+struct Items<'n>(std::slice::Iter<'n, Node>);
+
+impl<'de> SeqAccess<'de> for Items<'de> {
+    type Error = Misread;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Misread> {
+        let Some(node) = self.0.next() else {
+            return Ok(None);
+        };
+        seed.deserialize(Reader { node })
+            .map(Some)
+            .map_err(|misread| misread.or_at(&node.at))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.0.len())
+    }
+}
+
+/// The entries of a table, for the same reason.
+struct Entries<'n> {
+    rest: std::slice::Iter<'n, Entry>,
+    value: Option<&'n Node>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = Misread;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Misread> {
+        let Some(entry) = self.rest.next() else {
+            return Ok(None);
+        };
+        self.value = Some(&entry.node);
+        let (key, at) = (entry.key.as_str(), &entry.at);
+        seed.deserialize(Key { key, at })
+            .map(Some)
+            .map_err(|misread| misread.or_at(at))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Misread> {
+        let node = self
+            .value
+            .take()
+            .ok_or_else(|| serde::de::Error::custom("a value was read before its key"))?;
+        seed.deserialize(Reader { node })
+            .map_err(|misread: Misread| misread.or_at(&node.at))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.rest.len())
     }
 }
 
@@ -324,6 +376,41 @@ mod tests {
             "allow = []\nmode = 'lacks'",
             "s.toml:2:8: mode: unknown value `lacks`, use one of `strict`, `lax`",
         );
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(try_from = "String")]
+    struct Short;
+
+    impl TryFrom<String> for Short {
+        type Error = &'static str;
+        fn try_from(text: String) -> Result<Self, &'static str> {
+            if text.len() < 3 {
+                Ok(Self)
+            } else {
+                Err("too long")
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_refused_after_reading_is_pointed_at_itself() {
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only read")]
+        struct Shorts {
+            one: Option<Short>,
+            many: Vec<Short>,
+        }
+        let check = |text: &str, expected: &str| {
+            let section = Section::parse("s.toml", text).unwrap();
+            let problems = section.deserialize::<Shorts>().unwrap_err();
+            assert_eq!(
+                problems.first().map(ToString::to_string).as_deref(),
+                Some(expected)
+            );
+        };
+        check("many = ['a', 'abc']", "s.toml:1:14: many.1: too long");
+        check("many = []\none = 'abc'", "s.toml:2:7: one: too long");
     }
 
     #[test]
