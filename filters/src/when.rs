@@ -178,23 +178,7 @@ pub fn is_ambiguous_path(path: &str) -> bool {
 
 /// Undoes percent-encoding once; what is not an escape stays.
 fn percent_decode(path: &str) -> Cow<'_, [u8]> {
-    if !path.contains('%') {
-        return Cow::Borrowed(path.as_bytes());
-    }
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if let (b'%', [high, low, after @ ..]) = (first, tail)
-            && let Some(byte) = hex_pair(*high, *low)
-        {
-            decoded.push(byte);
-            rest = after;
-        } else {
-            decoded.push(*first);
-        }
-    }
-    Cow::Owned(decoded)
+    percent_encoding::percent_decode_str(path).into()
 }
 
 fn hex_pair(high: u8, low: u8) -> Option<u8> {

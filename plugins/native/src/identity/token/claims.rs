@@ -1,0 +1,89 @@
+//! What a token says.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The claims this engine reads and writes. Numbers are Unix seconds.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claims {
+    /// The kind of token; none on an operator's own.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<TokenKind>,
+    /// The user it stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// The application it stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// The user, in the standard claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
+    /// What it allows; absent or null means everything its owner may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Vec<String>>,
+    /// Issued at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat: Option<f64>,
+    /// Not valid before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<f64>,
+    /// Not valid from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exp: Option<f64>,
+    /// The token's own id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// Where it may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// The engine it is for, and an older form of its boundary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
+    /// An older form of the boundary, which is refused rather than ignored.
+    #[serde(default, skip_serializing)]
+    pub tunnels_grants: Option<Value>,
+}
+
+/// The boundary claim.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// The boundary over tunnels, as written; [`TunnelResource::parse`](super::TunnelResource::parse) reads it.
+    pub tunnels: Value,
+}
+
+/// What clients keep in a token for themselves.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Metadata {
+    /// The engine's address, which some clients take from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// An older form of the boundary, which is refused rather than ignored.
+    #[serde(default, skip_serializing)]
+    pub scopes: Option<Value>,
+}
+
+/// Kinds of token.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenKind {
+    /// A user's, short-lived.
+    Auth,
+    /// A user's, long-lived.
+    Pat,
+    /// An application's.
+    App,
+}
+
+impl TokenKind {
+    /// The kind as tokens and the log write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Pat => "pat",
+            Self::App => "app",
+        }
+    }
+}

@@ -1,0 +1,714 @@
+//! `token`: only requests with a token of this engine that allows them.
+//!
+//! The token comes as `Authorization: Bearer`, if that bearer is one of ours, else as the one `rstream.token` query
+//! parameter. It is taken out of the request; a bearer that belongs to the service stays.
+
+use std::sync::Arc;
+
+use adit_config::{Problem, Section};
+use adit_filters::env::Clock;
+use adit_filters::{
+    Env, Fact, Factory, FilterError, Hooks, Identity, OnRequest, Reason, RequestCx, Stage,
+    TunnelInfo, Upgrade, Verdict,
+};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::authority::{Authority, TokenError};
+use super::boundary::Place;
+use super::claims::TokenKind;
+use super::principal::Principal;
+use super::query::{self, QueryToken};
+
+const NAME: &str = "token";
+
+/// The filter has no settings yet: what a token may do is in the token.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {}
+
+/// Makes `token` filters that share one authority.
+#[derive(Debug)]
+pub struct TokenFactory {
+    authority: Arc<Authority>,
+}
+
+impl TokenFactory {
+    /// Filters judge tokens by this authority.
+    #[must_use]
+    pub fn new(authority: Arc<Authority>) -> Self {
+        Self { authority }
+    }
+}
+
+impl Factory for TokenFactory {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Identity
+    }
+
+    fn build(&self, section: &Section, env: &mut Env) -> Result<Hooks, Vec<Problem>> {
+        let Config {} = section.deserialize()?;
+        Ok(TokenFilter::new(self.authority.clone(), env).hooks())
+    }
+}
+
+/// The filter.
+pub struct TokenFilter {
+    authority: Arc<Authority>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Which proof the filter judged, for the log. It is there even when the filter refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TokenProof {
+    /// Where the token was.
+    pub source: TokenSource,
+    /// Its kind, if it verified and says.
+    pub kind: Option<TokenKind>,
+}
+
+impl Fact for TokenProof {
+    const NAME: &'static str = "token-proof";
+}
+
+/// Where a token was found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TokenSource {
+    /// In `Authorization`.
+    Authorization,
+    /// In the query.
+    Query,
+    /// Nowhere.
+    Unknown,
+}
+
+impl TokenSource {
+    /// As the log writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Authorization => "authorization",
+            Self::Query => "query",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What the request's fields say about a token.
+enum Bearer {
+    Absent,
+    /// Something else, which belongs to the service.
+    Foreign,
+    Ours(Result<Arc<Principal>, TokenError>),
+    /// One of ours among several: which one counts, nobody can say.
+    Ambiguous,
+}
+
+impl TokenFilter {
+    /// A filter that judges tokens by this authority.
+    #[must_use]
+    pub fn new(authority: Arc<Authority>, env: &Env) -> Self {
+        Self {
+            authority,
+            clock: env.clock.clone(),
+        }
+    }
+
+    /// The phases it takes part in.
+    #[must_use]
+    pub fn hooks(self) -> Hooks {
+        Hooks::new()
+            .at(Stage::Identity)
+            .request(Arc::new(self))
+            .gives::<Identity>()
+            .gives::<TokenProof>()
+    }
+
+    fn bearer(&self, headers: &HeaderMap) -> Bearer {
+        let now = self.clock.now();
+        let judge = |field: &HeaderValue| {
+            let verified = self.authority.verify(bearer_token(field)?, now);
+            verified
+                .as_ref()
+                .map_or_else(TokenError::is_ours, |_| true)
+                .then_some(verified)
+        };
+        let mut fields = headers.get_all(AUTHORIZATION).iter();
+        match (fields.next(), fields.next()) {
+            (None, _) => Bearer::Absent,
+            (Some(only), None) => judge(only).map_or(Bearer::Foreign, Bearer::Ours),
+            (Some(_), Some(_)) => {
+                let ours = headers
+                    .get_all(AUTHORIZATION)
+                    .iter()
+                    .any(|field| judge(field).is_some());
+                if ours {
+                    Bearer::Ambiguous
+                } else {
+                    Bearer::Foreign
+                }
+            }
+        }
+    }
+
+    fn proof(&self, cx: &RequestCx<'_>) -> (TokenSource, Result<Arc<Principal>, Reason>) {
+        let foreign = match self.bearer(&cx.head.headers) {
+            Bearer::Ours(verified) => {
+                return (
+                    TokenSource::Authorization,
+                    verified.map_err(|error| reason(&error)),
+                );
+            }
+            Bearer::Ambiguous => {
+                return (
+                    TokenSource::Authorization,
+                    Err(Reason::AmbiguousCredentials),
+                );
+            }
+            Bearer::Foreign => true,
+            Bearer::Absent => false,
+        };
+        match query::find(cx.head.uri.query()) {
+            QueryToken::One(token) => {
+                let verified = self.authority.verify(&token, self.clock.now());
+                (TokenSource::Query, verified.map_err(|error| reason(&error)))
+            }
+            QueryToken::Unusable => (TokenSource::Query, Err(Reason::InvalidToken)),
+            QueryToken::Absent if foreign => {
+                (TokenSource::Authorization, Err(Reason::InvalidToken))
+            }
+            QueryToken::Absent => (TokenSource::Unknown, Err(Reason::MissingToken)),
+        }
+    }
+}
+
+impl OnRequest for TokenFilter {
+    async fn on_request(&self, cx: &mut RequestCx<'_>) -> Result<Verdict, FilterError> {
+        if cx.exchange.fact::<TokenProof>().is_some() {
+            // The project and the tunnel may both ask for a token: the first of us has taken it out of the request,
+            // after judging it by all that this one would.
+            return Ok(Verdict::Continue);
+        }
+        let (source, verified) = self.proof(cx);
+        let kind = verified.as_ref().ok().and_then(|principal| principal.kind);
+        if cx.exchange.establish(TokenProof { source, kind }).is_err() {
+            return Err(FilterError::Trapped {
+                reason: "a token was judged twice",
+            });
+        }
+        let principal = match verified {
+            Ok(principal) => principal,
+            Err(reason) => return Ok(Verdict::Refuse(reason)),
+        };
+        // A plain CONNECT has no path: a token limited to one cannot allow it.
+        let path = (cx.upgrade != Some(Upgrade::Connect)).then(|| cx.head.uri.path());
+        if !connects(&principal, cx.exchange.connection().tunnel(), path) {
+            return Ok(Verdict::Refuse(Reason::InsufficientScope));
+        }
+        if cx
+            .exchange
+            .establish(Identity {
+                subject: principal.user_id.clone(),
+                method: NAME,
+            })
+            .is_err()
+        {
+            // Somebody else has proved who this is: two proofs on one request contradict each other.
+            return Ok(Verdict::Refuse(Reason::AmbiguousCredentials));
+        }
+        if source == TokenSource::Authorization {
+            cx.head.headers.remove(AUTHORIZATION);
+        }
+        if let Some(uri) = query::without_query_token(&cx.head.uri) {
+            cx.head.uri = uri;
+        }
+        Ok(Verdict::Continue)
+    }
+}
+
+fn connects(principal: &Principal, tunnel: &TunnelInfo, path: Option<&str>) -> bool {
+    let place = Place {
+        project: &tunnel.project,
+        workspace: None,
+    };
+    if principal.resources.is_none() {
+        return principal.may_connect(place, &Map::new(), path);
+    }
+    principal.may_connect(place, &fields(tunnel), path)
+}
+
+/// The tunnel in the shape of the Engine API, as far as the edge knows it. A filter over a field that is not here
+/// does not match, so it can only narrow.
+fn fields(tunnel: &TunnelInfo) -> Map<String, Value> {
+    let mut fields = Map::new();
+    let texts = [
+        ("id", Some(&tunnel.id)),
+        ("name", tunnel.name.as_ref()),
+        ("project_id", Some(&tunnel.project)),
+        ("client_id", Some(&tunnel.client_id)),
+        ("user_id", tunnel.user_id.as_ref()),
+        ("hostname", tunnel.hostname.as_ref()),
+        ("protocol", tunnel.protocol.as_ref()),
+        ("type", Some(&tunnel.kind)),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            fields.insert(name.to_owned(), Value::String(text.clone()));
+        }
+    }
+    fields.insert("publish".to_owned(), Value::Bool(tunnel.published));
+    fields.insert("status".to_owned(), Value::String("online".to_owned()));
+    let labels = tunnel
+        .labels
+        .iter()
+        .map(|(key, value)| (key.clone(), Value::String(value.clone())));
+    fields.insert("labels".to_owned(), Value::Object(labels.collect()));
+    fields
+}
+
+fn reason(error: &TokenError) -> Reason {
+    match error {
+        TokenError::Expired => Reason::ExpiredToken,
+        _ => Reason::InvalidToken,
+    }
+}
+
+/// The token of `Bearer <token>` ([RFC 6750 §2.1](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)).
+fn bearer_token(field: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = field.to_str().ok()?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_matches(' '))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use adit_config::Secret;
+    use adit_filters::env::fake::Fake;
+    use adit_filters::{Chain, Connected, ConnectionInfo, Decision, Exchange, Placed, Transport};
+    use serde_json::json;
+
+    use super::super::claims::{Claims, Resources};
+    use super::*;
+
+    /// The fake clock's beginning, in Unix seconds.
+    const NOW: f64 = 1_800_000_000.0;
+
+    struct Bench {
+        fake: Fake,
+        authority: Arc<Authority>,
+        chain: Chain,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let fake = Fake::default();
+            let secret = Secret::new("demo-secret-32-bytes-minimum-0001".to_owned());
+            let authority = Arc::new(Authority::new(&secret).unwrap());
+            let filter = || TokenFilter::new(authority.clone(), &fake.env()).hooks();
+            // The project and the tunnel may both ask for a token.
+            let chain = Chain::compile(vec![
+                Placed::new("project/token", filter()),
+                Placed::new("tunnel/token", filter()),
+            ]);
+            Self {
+                authority,
+                chain: chain.unwrap(),
+                fake,
+            }
+        }
+
+        fn token(&self, claims: Claims) -> String {
+            self.authority.mint(&claims).unwrap()
+        }
+
+        /// A token for one path.
+        fn tok(&self, path: &str) -> String {
+            let scopes = json!({ "tunnels": { "connect": { "params": { "path": path } } } });
+            let tunnels = json!({ "projects": ["default"], "scopes": scopes });
+            self.token(Claims {
+                sub: Some("u-1".into()),
+                permissions: Some(vec!["tunnels.streams.create-delete".into()]),
+                resources: Some(Resources { tunnels }),
+                ..Claims::default()
+            })
+        }
+
+        async fn exchange(&self) -> Exchange {
+            let peer: SocketAddr = "192.0.2.1:4000".parse().unwrap();
+            let info = ConnectionInfo {
+                id: 1,
+                peer,
+                transport: Transport::Tls,
+                hello: None,
+                tls: None,
+            };
+            let tunnel = TunnelInfo {
+                id: "t".into(),
+                project: "default".into(),
+                ..TunnelInfo::default()
+            };
+            let Connected::Admitted(connection) =
+                self.chain.connect(Arc::new(info), Arc::new(tunnel)).await
+            else {
+                panic!()
+            };
+            self.chain.exchange(connection)
+        }
+
+        async fn ask(&self, head: &mut http::request::Parts, asked: Option<Upgrade>) -> String {
+            let mut exchange = self.exchange().await;
+            let decision = self.chain.request(head, &mut exchange, asked).await;
+            let proof = exchange.fact::<TokenProof>().unwrap();
+            match decision {
+                Decision::Pass { .. } => {
+                    let identity = exchange.fact::<Identity>().unwrap();
+                    assert_eq!(identity.method, "token");
+                    format!("pass {} by {}", identity.subject, proof.source.as_str())
+                }
+                Decision::Refuse(refusal) => {
+                    format!("{} from {}", refusal.reason, proof.source.as_str())
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+
+        async fn get(&self, uri: &str, bearer: Option<&str>) -> (String, String) {
+            let mut request = http::Request::get(format!("https://a.example{uri}"));
+            if let Some(bearer) = bearer {
+                request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
+            }
+            let mut head = request.body(()).unwrap().into_parts().0;
+            let result = self.ask(&mut head, None).await;
+            let left = head
+                .headers
+                .get(AUTHORIZATION)
+                .map_or("", |field| field.to_str().unwrap());
+            (
+                result,
+                format!("{} {left}", head.uri.path_and_query().unwrap()),
+            )
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_pass_with_a_token_that_allows_them_and_no_others() {
+        let bench = Bench::new();
+        let ping = bench.tok("/ping");
+        let ws = bench.tok("/ws");
+        let free = bench.token(Claims {
+            sub: Some("u-2".into()),
+            ..Claims::default()
+        });
+        let cannot = bench.token(Claims {
+            permissions: Some(vec!["tunnels.resources.read-only".into()]),
+            resources: Some(Resources {
+                tunnels: json!({ "scopes": { "tunnels": { "connect": true } } }),
+            }),
+            ..Claims::default()
+        });
+        let project =
+            |id: &str| json!({ "projects": [id], "scopes": { "tunnels": { "connect": true } } });
+        let boundary = |tunnels: Value| {
+            bench.token(Claims {
+                resources: Some(Resources { tunnels }),
+                sub: Some("u-1".into()),
+                ..Claims::default()
+            })
+        };
+        let disjoint = boundary(json!({ "AND": [project("default"), project("other")] }));
+        let elsewhere = boundary(project("other"));
+        let here = boundary(project("default"));
+        let a = bench.tok("/a");
+        let foreign = bench.token(Claims::default()).replace('.', ".x");
+        let query = |token: &str| format!("/ping?a=1&rstream.token={token}");
+        // edge-behaviour §14.2
+        let cases: &[(&str, String, Option<&str>, &str)] = &[
+            ("T1", "/ping".into(), None, "missing-token from unknown"),
+            (
+                "T2",
+                "/ping".into(),
+                Some(&ping),
+                "pass u-1 by authorization",
+            ),
+            (
+                "T2 with a query",
+                "/ping?x=/private".into(),
+                Some(&ping),
+                "pass u-1 by authorization",
+            ),
+            (
+                "T3",
+                "/private".into(),
+                Some(&ping),
+                "insufficient-scope from authorization",
+            ),
+            (
+                "T4",
+                "/ping".into(),
+                Some(&cannot),
+                "insufficient-scope from authorization",
+            ),
+            ("T5", query(&ping), None, "pass u-1 by query"),
+            ("T6", query(&ping), Some("app-own"), "pass u-1 by query"),
+            (
+                "T6 with a foreign JWT",
+                query(&ping),
+                Some(&foreign),
+                "pass u-1 by query",
+            ),
+            (
+                "T7",
+                "/ping".into(),
+                Some("app-own"),
+                "invalid-token from authorization",
+            ),
+            (
+                "T8",
+                format!("{}&rstream.token={ping}", query(&ping)),
+                None,
+                "invalid-token from query",
+            ),
+            ("T8 empty", query(""), None, "invalid-token from query"),
+            (
+                "T10",
+                query(&ping),
+                Some(&free),
+                "pass u-2 by authorization",
+            ),
+            (
+                "T10 the header decides",
+                query(&free),
+                Some(&a),
+                "insufficient-scope from authorization",
+            ),
+            (
+                "T11",
+                "/".into(),
+                Some(&disjoint),
+                "insufficient-scope from authorization",
+            ),
+            (
+                "T11 twin",
+                "/".into(),
+                Some(&here),
+                "pass u-1 by authorization",
+            ),
+            (
+                "another project",
+                "/".into(),
+                Some(&elsewhere),
+                "insufficient-scope from authorization",
+            ),
+            (
+                "T19",
+                format!("/ws?rstream.token={ws}"),
+                None,
+                "pass u-1 by query",
+            ),
+            (
+                "T19 elsewhere",
+                format!("/other?rstream.token={ws}"),
+                None,
+                "insufficient-scope from query",
+            ),
+            ("T20", "/a".into(), Some(&a), "pass u-1 by authorization"),
+            (
+                "T20 encoded slash",
+                "/a%2f..%2fb".into(),
+                Some(&a),
+                "insufficient-scope from authorization",
+            ),
+            (
+                "T20 dots",
+                "/a/../b".into(),
+                Some(&a),
+                "insufficient-scope from authorization",
+            ),
+            (
+                "T20 NUL",
+                "/a%00".into(),
+                Some(&a),
+                "insufficient-scope from authorization",
+            ),
+            (
+                "a bad query token",
+                query("nonsense"),
+                None,
+                "invalid-token from query",
+            ),
+        ];
+        for (case, uri, bearer, expected) in cases {
+            assert_eq!(bench.get(uri, *bearer).await.0, *expected, "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_proof_is_taken_out_and_nothing_else_is_touched() {
+        let bench = Bench::new();
+        let token = bench.tok("/x");
+        let cases = [
+            (
+                format!("/x?a=%20&rstream.token={token}"),
+                Some("app-own"),
+                "/x?a=%20 Bearer app-own",
+            ),
+            (format!("/x?rstream.token={token}"), None, "/x "),
+            ("/x?b".to_owned(), Some(token.as_str()), "/x?b "),
+            // The header decided; the other token is still nobody's business.
+            (
+                format!("/x?rstream.token={token}&c"),
+                Some(token.as_str()),
+                "/x?c ",
+            ),
+        ];
+        for (uri, bearer, left) in cases {
+            assert_eq!(bench.get(&uri, bearer).await.1, left, "{uri}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_scheme_is_read_in_any_case_and_other_schemes_are_the_services_own() {
+        let bench = Bench::new();
+        let token = bench.tok("/");
+        for (field, expected) in [
+            (format!("bearer {token}"), "pass u-1 by authorization"),
+            (format!("BEARER  {token} "), "pass u-1 by authorization"),
+            (format!("Basic {token}"), "invalid-token from authorization"),
+            (token.clone(), "invalid-token from authorization"),
+        ] {
+            let request = http::Request::get("https://a.example/").header(AUTHORIZATION, &field);
+            let mut head = request.body(()).unwrap().into_parts().0;
+            assert_eq!(bench.ask(&mut head, None).await, expected, "{field}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_of_ours_among_several_fields_is_ambiguous() {
+        let bench = Bench::new();
+        let token = bench.tok("/");
+        for (fields, expected) in [
+            (
+                [format!("Bearer {token}"), "Basic x".into()],
+                "ambiguous-credentials from authorization",
+            ),
+            (
+                ["Basic x".into(), format!("Bearer {token}")],
+                "ambiguous-credentials from authorization",
+            ),
+            (
+                ["Basic x".into(), "Bearer y".into()],
+                "invalid-token from authorization",
+            ),
+        ] {
+            let mut request = http::Request::get("https://a.example/");
+            for field in &fields {
+                request = request.header(AUTHORIZATION, field);
+            }
+            let mut head = request.body(()).unwrap().into_parts().0;
+            assert_eq!(bench.ask(&mut head, None).await, expected, "{fields:?}");
+        }
+    }
+
+    // edge-behaviour §14.2 T9: time is looked at on each request, also on a connection that was admitted before.
+    #[tokio::test]
+    async fn a_token_is_refused_from_its_end_on() {
+        let bench = Bench::new();
+        let token = bench.token(Claims {
+            sub: Some("u-1".into()),
+            exp: Some(NOW + 10.0),
+            ..Claims::default()
+        });
+        assert_eq!(
+            bench.get("/", Some(&token)).await.0,
+            "pass u-1 by authorization"
+        );
+        bench.fake.clock.advance(Duration::from_secs(10));
+        assert_eq!(
+            bench.get("/", Some(&token)).await.0,
+            "expired-token from authorization"
+        );
+        let early = bench.token(Claims {
+            nbf: Some(NOW + 1000.0),
+            ..Claims::default()
+        });
+        assert_eq!(
+            bench.get("/", Some(&early)).await.0,
+            "invalid-token from authorization"
+        );
+    }
+
+    // edge-behaviour §14.2 T21
+    #[tokio::test]
+    async fn a_connect_has_no_path_for_a_token_to_be_limited_to() {
+        let bench = Bench::new();
+        let free = bench.token(Claims {
+            sub: Some("u-1".into()),
+            ..Claims::default()
+        });
+        for (token, expected) in [
+            (bench.tok("/"), "insufficient-scope from authorization"),
+            (free, "pass u-1 by authorization"),
+        ] {
+            let request = http::Request::connect("https://db.example/")
+                .header(AUTHORIZATION, format!("Bearer {token}"));
+            let mut head = request.body(()).unwrap().into_parts().0;
+            assert_eq!(bench.ask(&mut head, Some(Upgrade::Connect)).await, expected);
+        }
+    }
+
+    // edge-behaviour §14.2 T22
+    #[tokio::test]
+    async fn a_cors_preflight_needs_a_token_like_anything_else() {
+        let bench = Bench::new();
+        let request = http::Request::options("https://a.example/")
+            .header("origin", "https://b.example")
+            .header("access-control-request-method", "GET");
+        let mut head = request.body(()).unwrap().into_parts().0;
+        assert_eq!(
+            bench.ask(&mut head, None).await,
+            "missing-token from unknown"
+        );
+    }
+
+    #[test]
+    fn filters_over_what_the_edge_knows_of_the_tunnel() {
+        let tunnel = TunnelInfo {
+            name: Some("web".into()),
+            project: "default".into(),
+            published: true,
+            labels: [("env".to_owned(), "prod".to_owned())].into(),
+            ..TunnelInfo::default()
+        };
+        let bench = Bench::new();
+        for (filters, expected) in [
+            (
+                json!({ "name": "web", "publish": true, "labels": { "env": "prod" } }),
+                true,
+            ),
+            (json!({ "name": "api" }), false),
+            (json!({ "token_auth": true }), false),
+        ] {
+            let tunnels = json!({ "scopes": { "tunnels": { "connect": { "filters": filters } } } });
+            let token = bench.token(Claims {
+                resources: Some(Resources { tunnels }),
+                ..Claims::default()
+            });
+            let principal = bench
+                .authority
+                .verify(&token, bench.fake.clock.now())
+                .unwrap();
+            assert_eq!(connects(&principal, &tunnel, Some("/")), expected);
+        }
+    }
+}

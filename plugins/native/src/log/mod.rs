@@ -1,0 +1,4 @@
+//! Writing down what happened.
+
+mod record;
+pub mod stream_summary;

@@ -1,0 +1,3 @@
+//! Who may reach a tunnel at all.
+
+pub mod trusted_ips;

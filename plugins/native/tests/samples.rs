@@ -1,0 +1,160 @@
+//! Every filter kind has a sample that builds, and every mistake in a table has its position.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use adit_config::{Secret, Section};
+use adit_filters::env::fake::Fake;
+use adit_filters::{Hooks, Registry, Stage};
+use adit_plugins::identity::token::Authority;
+
+fn registry() -> Registry {
+    let secret = Secret::new("demo-secret-32-bytes-minimum-0001".to_owned());
+    adit_plugins::registry(Arc::new(Authority::new(&secret).unwrap()))
+}
+
+fn build(name: &str, table: &str) -> Result<Hooks, String> {
+    let registry = registry();
+    let section = Section::parse("engine.toml", table).unwrap();
+    let factory = registry.find(name).unwrap();
+    factory
+        .build(&section, &mut Fake::default().env())
+        .map_err(|problems| {
+            problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        })
+}
+
+#[test]
+fn every_filter_has_a_sample_that_builds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/examples/filters");
+    let mut sampled: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .map(|file| {
+            file.strip_suffix(".toml")
+                .unwrap_or_else(|| panic!("{file}"))
+                .to_owned()
+        })
+        .collect();
+    sampled.sort();
+    let registry = registry();
+    let mut known: Vec<String> = registry.names().map(str::to_owned).collect();
+    known.sort();
+    assert_eq!(sampled, known);
+    for name in known {
+        let text = std::fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap();
+        let (used, own): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.starts_with("use = "));
+        assert_eq!(used, [format!("use = \"{name}\"")]);
+        let hooks = build(&name, &own.join("\n")).unwrap();
+        assert!(!hooks.phases().is_empty(), "{name} takes part in nothing");
+        assert_eq!(
+            hooks.stage(),
+            registry.find(&name).unwrap().stage(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn filters_stand_where_they_belong() {
+    let stage = |name: &str| registry().find(name).unwrap().stage();
+    assert_eq!(
+        [
+            "trusted-ips",
+            "token",
+            "websocket",
+            "upgrade",
+            "stream-summary"
+        ]
+        .map(stage),
+        [
+            Stage::Network,
+            Stage::Identity,
+            Stage::Upgrade,
+            Stage::Upgrade,
+            Stage::Log
+        ]
+    );
+    assert!(registry().find("nonsense").is_none());
+}
+
+#[test]
+fn a_mistake_in_a_table_has_its_position() {
+    let cases = [
+        ("trusted-ips", "allow = ['10.0.0.0/8']", None),
+        (
+            "trusted-ips",
+            "allow = []",
+            Some(
+                "engine.toml:1:9: allow: `allow` is empty: name a network, or leave it out to allow all",
+            ),
+        ),
+        (
+            "trusted-ips",
+            "",
+            Some("engine.toml:1:1: `trusted-ips` decides nothing: give `allow`, `deny` or both"),
+        ),
+        (
+            "trusted-ips",
+            "allow = ['10.0.0.0/8', 'here']",
+            Some(
+                "engine.toml:1:24: allow.1: `here` is not an address or network, write it like `203.0.113.7`, `203.0.113.0/24` or `2001:db8::/32`",
+            ),
+        ),
+        (
+            "trusted-ips",
+            "alow = ['10.0.0.0/8']",
+            Some("engine.toml:1:1: alow: unknown key `alow`, did you mean `allow`?"),
+        ),
+        ("token", "", None),
+        (
+            "token",
+            "secret = 'x'",
+            Some("engine.toml:1:1: secret: unknown key `secret`"),
+        ),
+        (
+            "websocket",
+            "origins = ['https://a', 'b']",
+            Some(
+                "engine.toml:1:25: origins.1: `b` is not an origin, write `https://app.example.com`, `https://*.example.com` or `self`",
+            ),
+        ),
+        (
+            "upgrade",
+            "tokens = ['foo', 'h2c']",
+            Some(
+                "engine.toml:1:18: tokens.1: `h2c` is never granted: filters could not see what passes inside it",
+            ),
+        ),
+        (
+            "stream-summary",
+            "to = { file = '/no/such/folder/x' }",
+            Some(
+                "engine.toml:1:6: to: `/no/such/folder/x` cannot be opened to append: No such file or directory (os error 2)",
+            ),
+        ),
+        (
+            "stream-summary",
+            "queue = 0",
+            Some("engine.toml:1:9: queue: `queue` must be between 1 and 65536 records"),
+        ),
+    ];
+    for (name, table, expected) in cases {
+        let problem = build(name, table).err();
+        match expected {
+            Some(expected) => assert!(
+                problem
+                    .as_deref()
+                    .is_some_and(|text| text.starts_with(expected)),
+                "{problem:?}"
+            ),
+            None => assert_eq!(problem, None),
+        }
+    }
+}
