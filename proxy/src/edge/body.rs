@@ -264,6 +264,7 @@ impl RequestBody {
         self.done = true;
         self.unread.store(true, Ordering::Relaxed);
         self.record.end(by, cause);
+        self.record.break_off(abort.clone());
         Poll::Ready(Some(Err(abort)))
     }
 }

@@ -426,6 +426,10 @@ impl Begun<'_> {
             // The upstream's exchange broke off because a filter refused the body.
             return self.refuse(record, refusal).await;
         }
+        let error = match record.broken_off() {
+            Some(abort) => UpstreamError::Aborted(abort),
+            None => error,
+        };
         match &error {
             UpstreamError::Aborted(Abort::Answered(reply)) => {
                 return self.reply(record, Reply::clone(reply)).await;

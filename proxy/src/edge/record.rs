@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use adit_filters::{By, Cause, Chain, Exchange, Outcome, Refusal, Termination, Upgrade};
 use http::Version;
 
+use super::abort::Abort;
 use super::counters::Counters;
 use super::request_id::RequestId;
 
@@ -43,6 +44,7 @@ pub(crate) struct Record {
 
 #[derive(Default)]
 struct Ending {
+    abort: Option<Abort>,
     refusal: Option<Refusal>,
     termination: Option<Termination>,
 }
@@ -114,6 +116,17 @@ impl Record {
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         ending.refusal.clone()
+    }
+
+    /// Notes why the request body broke off: the upstream only sees that it did.
+    pub(crate) fn break_off(&self, abort: Abort) {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.abort.get_or_insert(abort);
+    }
+
+    pub(crate) fn broken_off(&self) -> Option<Abort> {
+        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.abort.clone()
     }
 
     /// Notes how the exchange ended; the first end stands.

@@ -31,8 +31,9 @@ where
         move |request| answer(Arc::clone(&visit), Arc::clone(&clock), request)
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        // The read buffer bounds the head: hyper answers 431 where it does not fit.
-        .max_buf_size(limits.header_bytes)
+        // hyper answers 431 to a head over either of these.
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.max(MIN_BUFFER_BYTES))
         .max_headers(limits.header_fields)
         .serve_connection(io, service)
         .with_upgrades();
@@ -59,6 +60,9 @@ where
         }
     }
 }
+
+/// Least read buffer hyper works with, in bytes; it panics below 8 KiB.
+const MIN_BUFFER_BYTES: usize = 16 << 10;
 
 /// Tells hyper to close the connection without an answer.
 #[derive(Debug)]
