@@ -1,0 +1,136 @@
+//! The Engine API: an inventory of agents and tunnels, read only (engine-api §3).
+//!
+//! It has no listener of its own: the edge hands it the requests for the engine's names.
+
+mod access;
+mod inventory;
+mod params;
+mod respond;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use adit_plugins::identity::token::{Authority, Principal};
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+pub use inventory::{Inventory, Item};
+use params::Params;
+use respond::Refusal;
+
+/// What the API describes itself with.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// What the API answers from.
+pub struct Api {
+    authority: Arc<ArcSwap<Authority>>,
+    inventory: Arc<dyn Inventory>,
+    ready: AtomicBool,
+    now: fn() -> SystemTime,
+}
+
+impl Api {
+    /// An API over `inventory` for holders of `authority`'s tokens, not ready yet.
+    pub fn new(
+        authority: Arc<ArcSwap<Authority>>,
+        inventory: Arc<dyn Inventory>,
+        now: fn() -> SystemTime,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            authority,
+            inventory,
+            ready: AtomicBool::new(false),
+            now,
+        })
+    }
+
+    /// Says whether the engine takes visitors: not before it listens, nor while it drains.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// The routes, to be called as a service.
+    pub fn router(self: &Arc<Self>) -> Router {
+        let routes = Router::new()
+            .route("/api/openapi.json", get(openapi))
+            .route("/api/auth", get(auth))
+            .route("/api/health/live", get(live))
+            .route("/api/health/ready", get(ready))
+            .route("/api/clients", get(clients))
+            .route("/api/tunnels", get(tunnels))
+            .route("/api/tunnels/{id}", get(tunnel))
+            .fallback(async || Refusal::NotFound)
+            .method_not_allowed_fallback(respond::other_method)
+            .with_state(Arc::clone(self));
+        routes.layer(axum::middleware::map_response(respond::common))
+    }
+
+    fn principal(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
+        let authority = self.authority.load();
+        access::principal(&authority, headers, (self.now)())
+    }
+}
+
+type Shared = State<Arc<Api>>;
+
+async fn openapi() -> Response {
+    let kind = "application/vnd.oai.openapi+json;version=3.1";
+    ([(header::CONTENT_TYPE, kind)], OPENAPI).into_response()
+}
+
+async fn auth(State(api): Shared, headers: HeaderMap) -> Result<StatusCode, Refusal> {
+    api.principal(&headers)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn live() -> Response {
+    respond::json(StatusCode::OK, &serde_json::json!({ "status": "live" }))
+}
+
+async fn ready(State(api): Shared) -> Response {
+    let (code, status) = match api.ready.load(Ordering::Relaxed) {
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    respond::json(code, &serde_json::json!({ "status": status }))
+}
+
+async fn clients(
+    State(api): Shared,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let principal = access::reader(api.principal(&headers)?)?;
+    let params = Params::parse(query.as_deref(), params::CLIENT_FILTER)?;
+    let clients = inventory::clients(&*api.inventory, &principal);
+    Ok(respond::json(StatusCode::OK, &params.select(clients)))
+}
+
+async fn tunnels(
+    State(api): Shared,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let principal = access::reader(api.principal(&headers)?)?;
+    let params = Params::parse(query.as_deref(), params::TUNNEL_FILTER)?;
+    let tunnels = inventory::tunnels(&*api.inventory, &principal);
+    Ok(respond::json(StatusCode::OK, &params.select(tunnels)))
+}
+
+async fn tunnel(
+    State(api): Shared,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let principal = access::reader(api.principal(&headers)?)?;
+    let tunnel = inventory::tunnel(&*api.inventory, &principal, &id).ok_or(Refusal::NotFound)?;
+    Ok(respond::json(StatusCode::OK, &tunnel))
+}
+
+#[cfg(test)]
+mod tests;

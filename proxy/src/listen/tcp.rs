@@ -1,0 +1,324 @@
+//! The TLS port: every connection is dispatched by its ClientHello (server name and protocols).
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use adit_filters::{ClientHello, ConnectionInfo, Transport};
+use adit_transport::Guarded;
+use adit_transport::tls::ServerStream;
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::front::{self, FrontProxies};
+use super::hello::{self, Beginning};
+use super::names::OwnNames;
+use super::plain::{self, Answer};
+use super::rewind::Rewind;
+use super::slots::Slots;
+use crate::edge::{self, Edge, Entry, Found};
+use crate::metrics::ListenerMetrics;
+use crate::tls::{self, Tls};
+
+/// Connections the kernel holds until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// First and longest pause after accepting failed, as it does while descriptors are used up.
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long, and for how many bytes, a peer that spoke plain HTTP may finish its request.
+const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL_BYTES: usize = 64 << 10;
+
+/// The stream an agent is served on.
+pub(crate) type AgentIo = ServerStream<Rewind<TcpStream>>;
+
+/// Serves connections whose hello asked for the agent protocol.
+pub(crate) trait AgentDoor: Send + Sync {
+    /// Serves `io` to its end.
+    fn serve(
+        &self,
+        io: AgentIo,
+        info: ConnectionInfo,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// What a reload replaces for connections to come.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) names: OwnNames,
+    pub(crate) tls: Tls,
+    pub(crate) hello_bytes: usize,
+    /// For the hello and the rest of the handshake together.
+    pub(crate) hello_wait: Duration,
+}
+
+/// What every connection to the TLS port shares.
+pub(crate) struct Dispatch {
+    pub(crate) settings: ArcSwap<Settings>,
+    pub(crate) fronts: Arc<FrontProxies>,
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) agents: Arc<dyn AgentDoor>,
+    pub(crate) metrics: Arc<ListenerMetrics>,
+    pub(crate) connection_ids: AtomicU64,
+}
+
+/// Opens a listening socket; `[::]` takes IPv4 too.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until `stop` says so, each served by `serve` on a task of its own.
+pub(crate) async fn accept<F>(
+    listener: TcpListener,
+    slots: Arc<Slots>,
+    metrics: Arc<ListenerMetrics>,
+    mut stop: watch::Receiver<bool>,
+    serve: impl Fn(TcpStream, SocketAddr) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                pause = PAUSE_FIRST;
+                let Some(slot) = slots.take() else {
+                    // Full: a closed connection tells a balancer more than one that hangs.
+                    metrics.turned_away();
+                    continue;
+                };
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let serving = serve(stream, peer);
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(slot);
+                });
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, ?pause, "cannot accept connections");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// Whether accepting failed because of the peer: the next connection may be well.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+impl Dispatch {
+    /// Serves one connection to its end.
+    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        // Serving may last for days, and its future should not carry the hello's.
+        if let Some(ready) = Box::pin(self.begin(stream, peer)).await {
+            match ready {
+                Ready::Agent(io, info) => self.agents.serve(*io, info).await,
+                Ready::Visitor(io, info, entry) => {
+                    edge::serve(Arc::clone(&self.edge), *io, info, entry).await;
+                }
+            }
+        }
+    }
+
+    async fn begin(&self, stream: TcpStream, peer: SocketAddr) -> Option<Ready> {
+        let settings = self.settings.load_full();
+        let begun = self.handshake(&settings, stream, peer);
+        match tokio::time::timeout(settings.hello_wait, begun).await {
+            Ok(ready) => ready,
+            Err(_) => {
+                self.metrics.failed("timeout");
+                None
+            }
+        }
+    }
+
+    async fn handshake(
+        &self,
+        settings: &Settings,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Ready> {
+        let (peer, buffer) = self.announced(&mut stream, peer).await?;
+        let (hello, head) = match hello::read(&mut stream, buffer, settings.hello_bytes).await {
+            Beginning::Hello(hello, head) => (hello, head),
+            Beginning::PlainHttp => {
+                self.metrics.failed("plain_http");
+                speak_https(stream).await;
+                return None;
+            }
+            Beginning::Neither(error) => {
+                self.metrics.failed("hello");
+                tracing::debug!(%peer, %error, "no ClientHello");
+                return None;
+            }
+        };
+        // Without it a small frame waits for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let route = self.route(settings, &hello, &stream);
+        let io = Rewind::new(head, stream);
+        let mut info = ConnectionInfo {
+            id: self.connection_ids.fetch_add(1, Ordering::Relaxed),
+            peer,
+            transport: Transport::Tls,
+            hello: Some(hello),
+            tls: None,
+        };
+        match route {
+            Route::Agents => {
+                match TlsAcceptor::from(settings.tls.agents()).accept(io).await {
+                    Ok(io) => {
+                        info.tls = Some(tls::info(io.get_ref().1));
+                        // An agent is quiet for long, and must be missed when it is gone.
+                        let _ = adit_transport::dial::tune(io.get_ref().0.get_ref());
+                        Some(Ready::Agent(Box::new(Guarded::new(io)), info))
+                    }
+                    Err(error) => self.not_agreed(peer, &error),
+                }
+            }
+            Route::Visitors(entry) => {
+                match TlsAcceptor::from(settings.tls.visitors()).accept(io).await {
+                    Ok(io) => {
+                        info.tls = Some(tls::info(io.get_ref().1));
+                        Some(Ready::Visitor(Box::new(io), info, entry))
+                    }
+                    Err(error) => self.not_agreed(peer, &error),
+                }
+            }
+            Route::Alert(alert) => {
+                self.metrics.failed(alert.label());
+                plain::close_with(io, &alert.record(), FAREWELL, FAREWELL_BYTES).await;
+                None
+            }
+        }
+    }
+
+    fn not_agreed(&self, peer: SocketAddr, error: &io::Error) -> Option<Ready> {
+        self.metrics.failed("handshake");
+        tracing::debug!(%peer, %error, "TLS handshake failed");
+        None
+    }
+
+    /// The peer's address, from the PROXY header where a front proxy sends one.
+    async fn announced(
+        &self,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> Option<(SocketAddr, BytesMut)> {
+        if !self.fronts.announces(peer.ip()) {
+            return Some((peer, BytesMut::new()));
+        }
+        match front::read(stream).await {
+            Ok((source, rest)) => Some((source.unwrap_or(peer), rest)),
+            Err(error) => {
+                self.metrics.failed("proxy_header");
+                tracing::warn!(%peer, %error, "a front proxy's connection is not served");
+                None
+            }
+        }
+    }
+
+    /// Who serves a connection with this hello (edge-behaviour §1.2, §1.5).
+    fn route(&self, settings: &Settings, hello: &ClientHello, stream: &TcpStream) -> Route {
+        let for_agents = hello.alpn.iter().any(|offer| offer == adit_protocol::ALPN);
+        let own = match hello.server_name.as_deref() {
+            Some(name) => settings.names.is_own(name),
+            // Who dials an address sends no name; the certificate says whether that is meant.
+            None => stream
+                .local_addr()
+                .is_ok_and(|own| settings.tls.covers(&own.ip().to_canonical().to_string())),
+        };
+        match (own, for_agents, hello.server_name.as_deref()) {
+            (true, true, _) => Route::Agents,
+            (true, false, _) => Route::Visitors(Entry::Engine),
+            (false, _, None) => Route::Alert(Alert::UnrecognizedName),
+            (false, _, Some(name)) => match self.edge.directory.find(name) {
+                Found::Site(site) => Route::Visitors(Entry::Site(site)),
+                // An answer in HTTP says more than an alert: 404, 421 or 503.
+                _ if settings.tls.covers(name) => Route::Visitors(Entry::Engine),
+                Found::OtherProtocol => Route::Alert(Alert::NoApplicationProtocol),
+                _ => Route::Alert(Alert::UnrecognizedName),
+            },
+        }
+    }
+}
+
+enum Ready {
+    Agent(Box<AgentIo>, ConnectionInfo),
+    Visitor(
+        Box<tokio_rustls::server::TlsStream<Rewind<TcpStream>>>,
+        ConnectionInfo,
+        Entry,
+    ),
+}
+
+enum Route {
+    Agents,
+    Alert(Alert),
+    Visitors(Entry),
+}
+
+/// Fatal alerts sent before any handshake (RFC 8446 §6).
+#[derive(Clone, Copy, Debug)]
+enum Alert {
+    NoApplicationProtocol,
+    UnrecognizedName,
+}
+
+impl Alert {
+    fn record(self) -> Bytes {
+        let description = match self {
+            Self::NoApplicationProtocol => 120,
+            Self::UnrecognizedName => 112,
+        };
+        // alert, legacy version 1.2, two bytes: fatal and why.
+        Bytes::copy_from_slice(&[21, 3, 3, 0, 2, 2, description])
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::NoApplicationProtocol => "no_application_protocol",
+            Self::UnrecognizedName => "unrecognized_name",
+        }
+    }
+}
+
+/// Tells whoever speaks HTTP in the clear on the TLS port what is wrong.
+async fn speak_https(stream: TcpStream) {
+    let text = "this port speaks HTTPS: write https:// in the address";
+    let reply = Answer::text("400 Bad Request", text).bytes(false);
+    plain::close_with(stream, &reply, FAREWELL, FAREWELL_BYTES).await;
+}
