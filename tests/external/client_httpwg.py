@@ -14,7 +14,11 @@ TOTAL = 107
 WANTED = 104
 
 # Cases of the suite that this engine does not pass, each with the reason. A name is what stands behind the last "::".
-EXPECTED_MISSES = {}
+EXPECTED_MISSES = {
+    "invalid header block fragment": "refused, but h2 names PROTOCOL_ERROR where the suite wants COMPRESSION_ERROR",
+    "sends headers frame with pseudo header in trailer": "h2 drops pseudo-header fields of trailers without a word",
+    "sends headers frame with te trailers": "the suite wants status 200 for POST /, which the engine's own host does not serve",
+}
 
 
 def suite():
