@@ -72,7 +72,7 @@ def two_machines(world):
     server, laptop = world.scratch / "vps", world.scratch / "laptop"
     server.mkdir()
     laptop.mkdir()
-    init = run([ADIT, "engine", "init", "--host", "localhost"], cwd=server, env=plain_environment())
+    init = run([ADIT, "engine", "init", "--host", "localhost", "--dir", "."], cwd=server, env=plain_environment())
     told = (init.stdout + init.stderr).decode()
     check("adit forward" in told, f"`engine init` names no command for the agent: {tail(told)}")
     config = server / "engine.toml"
