@@ -2,6 +2,7 @@
 //! driven in one place.
 
 mod abort;
+mod begun;
 mod body;
 mod counters;
 mod dial;
@@ -18,6 +19,7 @@ mod site;
 mod target;
 mod upgrade;
 mod upstream;
+mod upstream_tls;
 mod visit;
 
 use std::sync::Arc;
@@ -39,7 +41,7 @@ pub struct Edge {
     pub(crate) api: axum::Router,
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: ArcSwap<Limits>,
-    pub(crate) upstream_tls: upstream::TlsClient,
+    pub(crate) upstream_tls: upstream_tls::TlsClient,
     pub(crate) port: u16,
     pub(crate) request_ids: request_id::RequestIds,
     drain: watch::Sender<bool>,
@@ -70,7 +72,7 @@ impl Edge {
             api: parts.api,
             counters: parts.counters,
             limits: ArcSwap::from_pointee(parts.limits),
-            upstream_tls: upstream::TlsClient::new(),
+            upstream_tls: upstream_tls::TlsClient::new(),
             port: parts.port,
             request_ids: request_id::RequestIds::new(),
             drain: watch::Sender::new(false),

@@ -2,6 +2,9 @@
 
 mod body;
 mod client;
+mod frames;
+mod guard;
+mod malformed;
 mod server;
 
 pub(crate) use body::{Incoming, Outgoing, UpstreamBody};

@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::body::{Incoming, Outgoing};
+use super::guard::Guard;
+use super::malformed::is_malformed;
 use crate::edge::abort::{Abort, code};
 use crate::edge::body::{Inbound, ResponseBody, Unread};
 use crate::edge::drive::{Answer, drive};
@@ -50,7 +52,7 @@ where
         .max_concurrent_reset_streams(REMEMBERED_RESETS_MAX)
         .max_local_error_reset_streams(Some(LOCAL_ERRORS_MAX))
         .enable_connect_protocol()
-        .handshake::<_, Bytes>(io);
+        .handshake::<_, Bytes>(Guard::new(io));
     let connection = match tokio::time::timeout(limits.header_wait, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(%error, "visitor connection ended"),
@@ -168,6 +170,14 @@ async fn exchange(
     mut respond: SendResponse<Bytes>,
 ) -> End {
     let (head, stream) = request.into_parts();
+    if is_malformed(&head) {
+        let mut response = Response::new(());
+        *response.status_mut() = http::StatusCode::BAD_REQUEST;
+        if let Ok(mut stream) = respond.send_response(response, false) {
+            stream.send_reset(h2::Reason::PROTOCOL_ERROR);
+        }
+        return End::Done;
+    }
     if head.headers.len() > visit.limits().header_fields {
         let mut response = Response::new(());
         *response.status_mut() = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;

@@ -1,0 +1,213 @@
+//! A request body on its way to the upstream.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use adit_filters::{BodyFlow, By, Cause};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::stall::{ContinueWait, Stall};
+use super::{Inbound, Next, Through, pass};
+use crate::edge::abort::Abort;
+use crate::edge::record::Record;
+
+/// Whether there is a request body that has not been read to its end, so that the connection
+/// cannot be used again and lingers when it closes.
+pub(crate) type Unread = Arc<AtomicBool>;
+
+/// A request body on its way to the upstream.
+pub(crate) struct RequestBody {
+    inner: Inbound,
+    record: Arc<Record>,
+    flow: Option<BodyFlow>,
+    held: VecDeque<Frame<Bytes>>,
+    length: Option<u64>,
+    stall: Stall,
+    wait: Option<ContinueWait>,
+    unread: Unread,
+    done: bool,
+}
+
+impl RequestBody {
+    /// `length` is the visitor's `Content-Length` where its protocol frames without it.
+    pub(crate) fn new(
+        inner: Inbound,
+        record: Arc<Record>,
+        length: Option<u64>,
+        idle: Duration,
+        unread: Unread,
+    ) -> Self {
+        let flow = record.chain().request_body(record.exchange());
+        let length = match flow {
+            // A filter may change the bytes and so their number.
+            Some(_) => None,
+            None => inner.length().or(length),
+        };
+        let done = inner.is_end_stream() && flow.is_none();
+        unread.store(!inner.is_end_stream(), Ordering::Relaxed);
+        Self {
+            inner,
+            record,
+            flow,
+            held: VecDeque::new(),
+            length,
+            stall: Stall::new(idle),
+            wait: None,
+            unread,
+            done,
+        }
+    }
+
+    /// A request without a body, whose visitor's stream serves something else or nothing.
+    pub(crate) fn none(record: Arc<Record>) -> Self {
+        Self {
+            inner: Inbound::Empty,
+            record,
+            flow: None,
+            held: VecDeque::new(),
+            length: Some(0),
+            stall: Stall::new(Duration::MAX),
+            wait: None,
+            unread: Unread::default(),
+            done: true,
+        }
+    }
+
+    /// Whether there is nothing to send at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.done && self.held.is_empty()
+    }
+
+    /// Bytes are asked for only when `wait` says so (`Expect: 100-continue`).
+    pub(crate) fn wait_for(&mut self, wait: ContinueWait) {
+        self.wait = Some(wait);
+    }
+
+    /// Reads until the filters that must judge the body let go of what they hold.
+    ///
+    /// # Errors
+    /// The refusal of a filter, or how the visitor's leg ended.
+    pub(crate) async fn prefill(&mut self) -> Result<(), Abort> {
+        if self.flow.as_ref().is_none_or(|flow| flow.hold() == 0) {
+            return Ok(());
+        }
+        while !self.done && self.held.is_empty() {
+            match std::future::poll_fn(|cx| self.poll_through(cx)).await {
+                Some(frame) => self.held.push_back(frame?),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_through(&mut self, cx: &mut Context<'_>) -> Next {
+        loop {
+            if self.done {
+                return Poll::Ready(None);
+            }
+            let next = match self.inner.poll_frame(cx) {
+                Poll::Ready(next) => {
+                    self.stall.progress();
+                    next
+                }
+                Poll::Pending => {
+                    ready!(self.stall.poll_expired(cx));
+                    return self.fail(Abort::Stalled, By::Downstream, Cause::Timeout);
+                }
+            };
+            let frame = match next {
+                Some(Ok(frame)) => Some(frame),
+                Some(Err(abort)) => {
+                    return self.fail(abort, By::Downstream, Cause::Reset);
+                }
+                None => None,
+            };
+            let last = frame.is_none() || self.inner.is_end_stream();
+            self.done = last;
+            if last {
+                self.unread.store(false, Ordering::Relaxed);
+            }
+            if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
+                self.record.add_up(data.len());
+            }
+            let Some(flow) = &mut self.flow else {
+                return Poll::Ready(frame.map(Ok));
+            };
+            match pass(flow, &self.record, frame, last) {
+                Through::Forward(Some(frame), then) => {
+                    self.held.extend(then);
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Through::Forward(None, _) => {}
+                Through::Abort(abort) => {
+                    return self.fail(abort, By::Server, Cause::Error);
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, abort: Abort, by: By, cause: Cause) -> Next {
+        self.done = true;
+        self.unread.store(true, Ordering::Relaxed);
+        self.record.end(by, cause);
+        self.record.break_off(abort.clone());
+        Poll::Ready(Some(Err(abort)))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Abort;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
+        if let Some(frame) = self.held.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if let Some(wait) = &mut self.wait {
+            ready!(wait.poll_over(cx));
+            self.wait = None;
+        }
+        self.poll_through(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(flow) = self.flow.take() {
+            flow.finish(self.record.exchange());
+        }
+    }
+}
+
+/// A request body for the engine's own API.
+pub(crate) struct ApiBody(Inbound);
+
+impl ApiBody {
+    pub(crate) fn new(body: Inbound) -> Self {
+        Self(body)
+    }
+}
+
+impl Body for ApiBody {
+    type Data = Bytes;
+    type Error = Abort;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
+        self.0.poll_frame(cx)
+    }
+}

@@ -1,0 +1,143 @@
+//! A response body on its way to the visitor.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use adit_filters::{BodyFlow, By, Cause};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{Next, Outbound, Through, pass};
+use crate::edge::abort::Abort;
+use crate::edge::http1;
+use crate::edge::record::Record;
+
+/// A response body on its way to the visitor.
+pub(crate) struct ResponseBody {
+    inner: Outbound,
+    record: Option<Arc<Record>>,
+    flow: Option<BodyFlow>,
+    held: VecDeque<Frame<Bytes>>,
+    /// Dropped with the body: tells the connection that the exchange is over.
+    busy: Option<http1::Busy>,
+    done: bool,
+}
+
+impl ResponseBody {
+    pub(crate) fn new(inner: Outbound, record: Option<Arc<Record>>) -> Self {
+        let flow = record
+            .as_ref()
+            .and_then(|record| record.chain().response_body(record.exchange()));
+        let done = inner.is_end_stream() && flow.is_none();
+        Self {
+            inner,
+            record,
+            flow,
+            held: VecDeque::new(),
+            busy: None,
+            done,
+        }
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self::new(Outbound::Empty, None)
+    }
+
+    pub(crate) fn keep_busy(&mut self, busy: http1::Busy) {
+        self.busy = Some(busy);
+    }
+
+    /// Whether filters may change the bytes, so that a length said before is void.
+    pub(crate) fn may_change(&self) -> bool {
+        self.flow.is_some()
+    }
+
+    /// The visitor went away; an HTTP/2 upstream hears the same code.
+    pub(crate) fn reset(&mut self, code: u32) {
+        if let Some(record) = &self.record {
+            record.end(By::Downstream, Cause::Reset);
+        }
+        self.inner.reset(code);
+    }
+
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Next {
+        loop {
+            if let Some(frame) = self.held.pop_front() {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if self.done {
+                return Poll::Ready(None);
+            }
+            let frame = match ready!(self.inner.poll_frame(cx)) {
+                Some(Ok(frame)) => Some(frame),
+                Some(Err(abort)) => return self.fail(abort, By::Upstream, Cause::Reset),
+                None => None,
+            };
+            self.done = frame.is_none() || self.inner.is_end_stream();
+            let (frame, then) = match (&mut self.flow, &self.record) {
+                (Some(flow), Some(record)) => match pass(flow, record, frame, self.done) {
+                    Through::Forward(frame, then) => (frame, then),
+                    Through::Abort(abort) => return self.fail(abort, By::Server, Cause::Error),
+                },
+                _ => (frame, None),
+            };
+            self.held.extend(then);
+            if let Some(record) = &self.record {
+                if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
+                    record.add_down(data.len());
+                }
+                if self.done {
+                    record.end(By::Upstream, Cause::Closed);
+                }
+            }
+            if let Some(frame) = frame {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+        }
+    }
+
+    fn fail(&mut self, abort: Abort, by: By, cause: Cause) -> Next {
+        self.done = true;
+        if let Some(record) = &self.record {
+            record.end(by, cause);
+        }
+        if by != By::Upstream {
+            self.inner.reset(abort.code());
+        }
+        Poll::Ready(Some(Err(abort)))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Abort;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
+        self.poll_next(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done && self.held.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.flow {
+            Some(_) => SizeHint::default(),
+            None => self
+                .inner
+                .length()
+                .map(SizeHint::with_exact)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let (Some(flow), Some(record)) = (self.flow.take(), &self.record) {
+            flow.finish(record.exchange());
+        }
+    }
+}
