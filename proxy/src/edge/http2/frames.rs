@@ -183,7 +183,7 @@ impl Frames {
             kind::RST_STREAM | kind::WINDOW_UPDATE => length == 4,
             kind::PING => length == 8,
             kind::SETTINGS if ends => length == 0,
-            kind::SETTINGS => length % SETTING == 0,
+            kind::SETTINGS => length.is_multiple_of(SETTING),
             _ => true,
         };
         if !right_size {
