@@ -1,8 +1,12 @@
 //! The engine as a library.
 
+pub mod agents;
 pub mod api;
 pub mod edge;
 pub mod listen;
 pub mod metrics;
+pub mod names;
+pub mod properties;
 pub mod render;
+pub mod route;
 pub mod tls;

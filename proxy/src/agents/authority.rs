@@ -1,0 +1,143 @@
+//! Who may be an agent, open tunnels and dial them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use adit_plugins::identity::token;
+use adit_protocol::{ErrorCode, ProtocolError, Secret};
+use serde_json::{Map, Value};
+
+use super::listing::TunnelRecord;
+
+/// Tells who is behind a credential.
+pub trait Authority: Send + Sync {
+    /// The bearer of `token`, or of none, who wants into `project`.
+    ///
+    /// # Errors
+    ///
+    /// Class 1000 for anybody who may not.
+    fn verify(
+        &self,
+        token: Option<&Secret>,
+        project: &str,
+        now: SystemTime,
+    ) -> Result<Arc<dyn Principal>, ProtocolError>;
+}
+
+/// Somebody let in.
+pub trait Principal: Send + Sync {
+    /// Its id, as listed with what it makes.
+    fn user_id(&self) -> Option<&str>;
+
+    /// Whether it may open this tunnel.
+    fn may_create(&self, tunnel: &TunnelRecord) -> bool;
+
+    /// Whether it may dial this tunnel.
+    fn may_dial(&self, tunnel: &TunnelRecord) -> bool;
+}
+
+/// Lets everybody do everything: for an engine that nobody else can reach.
+#[derive(Clone, Copy, Debug)]
+pub struct Anyone;
+
+impl Authority for Anyone {
+    fn verify(
+        &self,
+        _token: Option<&Secret>,
+        _project: &str,
+        _now: SystemTime,
+    ) -> Result<Arc<dyn Principal>, ProtocolError> {
+        Ok(Arc::new(Self))
+    }
+}
+
+impl Principal for Anyone {
+    fn user_id(&self) -> Option<&str> {
+        None
+    }
+
+    fn may_create(&self, _tunnel: &TunnelRecord) -> bool {
+        true
+    }
+
+    fn may_dial(&self, _tunnel: &TunnelRecord) -> bool {
+        true
+    }
+}
+
+/// Lets the bearers of the engine's tokens in, within the permissions and the boundary of each.
+pub struct TokenAuthority(Arc<token::Authority>);
+
+impl TokenAuthority {
+    /// Believes the tokens `authority` signs.
+    #[must_use]
+    pub fn new(authority: Arc<token::Authority>) -> Self {
+        Self(authority)
+    }
+}
+
+impl Authority for TokenAuthority {
+    fn verify(
+        &self,
+        token: Option<&Secret>,
+        project: &str,
+        now: SystemTime,
+    ) -> Result<Arc<dyn Principal>, ProtocolError> {
+        let Some(token) = token.filter(|token| !token.is_blank()) else {
+            return Err(unauthorized("a token is required"));
+        };
+        let principal = self
+            .0
+            .verify(token.expose(), now)
+            .map_err(|error| unauthorized(error.to_string()))?;
+        if !principal.reaches(place(project)) {
+            return Err(unauthorized(format!(
+                "the token is not for project `{project}`"
+            )));
+        }
+        Ok(Arc::new(Bearer(principal)))
+    }
+}
+
+/// The bearer of a token.
+struct Bearer(Arc<token::Principal>);
+
+impl Principal for Bearer {
+    fn user_id(&self) -> Option<&str> {
+        Some(&self.0.user_id)
+    }
+
+    fn may_create(&self, tunnel: &TunnelRecord) -> bool {
+        let properties = to_map(tunnel);
+        self.0.may_create(place(project(tunnel)), &properties)
+    }
+
+    fn may_dial(&self, tunnel: &TunnelRecord) -> bool {
+        let live = to_map(tunnel);
+        self.0.may_connect(place(project(tunnel)), &live, None)
+    }
+}
+
+fn project(tunnel: &TunnelRecord) -> &str {
+    tunnel.project_id.as_deref().unwrap_or_default()
+}
+
+fn place(project: &str) -> token::Place<'_> {
+    token::Place {
+        workspace: None,
+        project,
+    }
+}
+
+/// The tunnel in the shape boundaries are written in.
+fn to_map(tunnel: &TunnelRecord) -> Map<String, Value> {
+    match serde_json::to_value(tunnel) {
+        Ok(Value::Object(map)) => map,
+        // Nothing in a record fails to serialise; a boundary with filters refuses the empty map.
+        _ => Map::new(),
+    }
+}
+
+fn unauthorized(text: impl Into<String>) -> ProtocolError {
+    ProtocolError::new(ErrorCode::UNAUTHORIZED, text)
+}

@@ -1,0 +1,340 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use super::*;
+
+/// `key=value` pairs to a request: what a row of the tables below says.
+fn request(row: &str) -> TunnelProperties {
+    let mut properties = TunnelProperties::default();
+    for pair in row.split_whitespace() {
+        let (key, value) = pair.split_once('=').unwrap();
+        let text = || Some(value.to_owned());
+        let switch = || Some(value.parse().unwrap());
+        match key {
+            "name" => properties.name = text(),
+            "type" => properties.r#type = text(),
+            "publish" => properties.publish = switch(),
+            "protocol" => properties.protocol = text(),
+            "host" => properties.host = text(),
+            "hostname" => properties.hostname = text(),
+            "port" => properties.port = Some(value.parse().unwrap()),
+            "geoip" => properties.geoip.push(value.to_owned()),
+            "trusted_ips" => properties.trusted_ips.push(value.to_owned()),
+            "tls_mode" => properties.tls_mode = text(),
+            "tls_alpns" => properties.tls_alpns.push(value.to_owned()),
+            "tls_min_version" => properties.tls_min_version = text(),
+            "tls_ciphers" => properties.tls_ciphers.push(value.to_owned()),
+            "mtls_auth" => properties.mtls_auth = switch(),
+            "mtls_cacert_pem" => properties.mtls_cacert_pem = text(),
+            "http_version" => properties.http_version = text(),
+            "http_use_tls" => properties.http_use_tls = switch(),
+            "upstream_tls" => properties.upstream_tls = switch(),
+            "token_auth" => properties.token_auth = switch(),
+            "rstream_auth" => properties.rstream_auth = switch(),
+            "challenge_mode" => properties.challenge_mode = switch(),
+            "datagram_guaranteed_delivery" => {
+                properties.datagram_guaranteed_delivery = switch();
+            }
+            "allow_cross_region_routing" => properties.allow_cross_region_routing = switch(),
+            _ => panic!("unknown key {key}"),
+        }
+    }
+    properties
+}
+
+fn resolve(row: &str, access: PublicAccess) -> Result<Effective, ProtocolError> {
+    Asked::parse(&request(row), false)?.admit(access)
+}
+
+fn check(rows: &[(&str, i32, &str)]) {
+    for (row, code, text) in rows {
+        let error = resolve(row, PublicAccess::Allowed).expect_err(row);
+        assert_eq!(error.code.0, *code, "{row}: {error}");
+        assert!(error.message.contains(text), "{row}: {error}");
+    }
+}
+
+#[test]
+fn a_bare_request_is_a_published_http_tunnel() {
+    // edge-behaviour §14.1 C1
+    let tunnel = resolve("", PublicAccess::Allowed).unwrap();
+    assert_eq!(tunnel.protocol, Some(Protocol::Http));
+    assert_eq!(tunnel.kind, Kind::Bytestream);
+    assert!(tunnel.publish);
+    let message = tunnel.to_message();
+    assert_eq!(message.http_version.as_deref(), Some("http/1.1"));
+    assert_eq!(message.publish, Some(true));
+    assert_eq!(message.r#type.as_deref(), Some("bytestream"));
+}
+
+#[test]
+fn http_3_makes_a_datagram_tunnel_which_is_not_offered_yet() {
+    // edge-behaviour §14.1 C2
+    let asked = Asked::parse(&request("http_version=h3"), false).unwrap();
+    assert_eq!(asked.effective().protocol, Some(Protocol::Http));
+    assert_eq!(asked.effective().kind, Kind::Datagram);
+    check(&[("http_version=h3", 5000, "`http_version` h3")]);
+}
+
+#[test]
+fn incoherent_requests_are_invalid() {
+    check(&[
+        // edge-behaviour §14.1 C3 to C7
+        (
+            "protocol=http http_version=h3 type=bytestream",
+            2000,
+            "`type`",
+        ),
+        (
+            "protocol=http http_version=h2c type=datagram",
+            2000,
+            "`type`",
+        ),
+        ("type=datagram", 2000, "`type`"),
+        (
+            "protocol=http upstream_tls=true http_version=h2c",
+            2000,
+            "`http_version`",
+        ),
+        (
+            "http_use_tls=true upstream_tls=false",
+            2000,
+            "`http_use_tls`",
+        ),
+        // C8
+        (
+            "protocol=tls tls_mode=passthrough mtls_auth=true",
+            2000,
+            "`mtls_auth`",
+        ),
+        (
+            "protocol=tls tls_mode=passthrough tls_alpns=h2",
+            2000,
+            "`tls_alpns`",
+        ),
+        (
+            "protocol=tls tls_mode=passthrough upstream_tls=true",
+            2000,
+            "`upstream_tls`",
+        ),
+        (
+            "protocol=tls tls_mode=passthrough tls_min_version=tls1.3",
+            2000,
+            "`tls_min_version`",
+        ),
+        // C9 and C10
+        ("protocol=tls token_auth=true", 2000, "`token_auth`"),
+        ("protocol=http tls_alpns=h2", 2000, "`tls_alpns`"),
+        // C11
+        ("publish=false geoip=DE", 2000, "`geoip`"),
+        ("publish=false hostname=a", 2000, "`hostname`"),
+        (
+            "publish=false trusted_ips=nonsense",
+            2000,
+            "`trusted_ips` needs",
+        ),
+        // C12
+        ("publish=false protocol=dtls", 2000, "private"),
+        ("publish=false protocol=quic", 2000, "private"),
+        ("publish=false protocol=tcp", 2000, "private"),
+        // C13 and C14
+        ("protocol=tcp port=65536", 2000, "`port`"),
+        ("protocol=tcp port=0", 2000, "`port`"),
+        ("protocol=http port=443", 2000, "`port`"),
+    ]);
+}
+
+#[test]
+fn further_combinations_that_are_invalid() {
+    check(&[
+        ("protocol=gopher", 2000, "`protocol` \"gopher\""),
+        ("type=stream", 2000, "`type`"),
+        ("http_version=h2", 2000, "`http_version`"),
+        ("protocol=tls tls_mode=split", 2000, "`tls_mode`"),
+        ("tls_min_version=ssl3", 2000, "`tls_min_version`"),
+        ("tls_mode=terminated", 2000, "`tls_mode`"),
+        ("http_version=h3 upstream_tls=false", 2000, "`upstream_tls`"),
+        ("protocol=quic upstream_tls=false", 2000, "`upstream_tls`"),
+        ("protocol=tcp hostname=a", 2000, "`hostname`"),
+        ("protocol=tcp token_auth=true", 2000, "`token_auth`"),
+        ("protocol=tcp type=datagram", 2000, "`type`"),
+        ("protocol=tls type=datagram", 2000, "`type`"),
+        ("protocol=webtty upstream_tls=true", 2000, "`upstream_tls`"),
+        (
+            "protocol=dtls tls_min_version=tls1.2",
+            2000,
+            "`tls_min_version`",
+        ),
+        ("publish=false http_version=h2c", 2000, "`http_version`"),
+        ("publish=false upstream_tls=true", 2000, "`upstream_tls`"),
+        (
+            "datagram_guaranteed_delivery=true",
+            2000,
+            "`datagram_guaranteed_delivery`",
+        ),
+        ("mtls_cacert_pem=x", 2000, "`mtls_cacert_pem`"),
+        ("trusted_ips=10.0.0.0/33", 2000, "`trusted_ips`"),
+        ("geoip=Germany", 2000, "`geoip`"),
+        ("name=-a", 2000, "`name`"),
+        ("name=a/b", 2000, "`name`"),
+    ]);
+}
+
+#[test]
+fn the_first_broken_rule_in_the_fixed_order_is_reported() {
+    // edge-behaviour §14.1 C28
+    check(&[
+        ("type=datagram port=1", 2000, "`type`"),
+        (
+            "http_version=h9 type=datagram port=1",
+            2000,
+            "`http_version`",
+        ),
+        ("protocol=tls token_auth=true port=1", 2000, "`token_auth`"),
+        (
+            "upstream_tls=true http_use_tls=false http_version=h2c",
+            2000,
+            "`http_version`",
+        ),
+        ("publish=false hostname=a port=1", 2000, "`port`"),
+        ("protocol=dtls port=1", 2000, "`port`"),
+        ("challenge_mode=true geoip=Germany", 2000, "`geoip`"),
+    ]);
+}
+
+#[test]
+fn what_is_not_offered_is_named_and_never_dropped() {
+    // edge-behaviour §14.1 C29 and C30
+    check(&[
+        ("protocol=tls", 5000, "`protocol` tls"),
+        ("protocol=tls tls_mode=passthrough", 5000, "`protocol` tls"),
+        ("protocol=dtls", 5000, "`protocol` dtls"),
+        ("protocol=quic", 5000, "`protocol` quic"),
+        ("protocol=tcp port=7000", 5000, "`protocol` tcp"),
+        ("protocol=webtty", 5000, "`protocol` webtty"),
+        ("publish=false type=datagram", 5000, "datagram tunnels"),
+        ("publish=false protocol=tls", 5000, "`protocol` tls"),
+        (
+            "publish=false protocol=http upstream_tls=true",
+            5000,
+            "`upstream_tls`",
+        ),
+        (
+            "publish=false protocol=http http_version=h2c",
+            5000,
+            "`http_version` h2c",
+        ),
+        ("geoip=de", 5000, "`geoip`"),
+        ("mtls_auth=true", 5000, "`mtls_auth`"),
+        ("rstream_auth=true", 5000, "`rstream_auth`"),
+        ("challenge_mode=true", 5000, "`challenge_mode`"),
+        ("tls_min_version=tls1.3", 5000, "`tls_min_version`"),
+        ("tls_ciphers=TLS_AES_128_GCM_SHA256", 5000, "`tls_ciphers`"),
+    ]);
+}
+
+#[test]
+fn what_is_offered_is_granted() {
+    for row in [
+        "protocol=http",
+        "http_version=http/1.1",
+        "http_version=h2c",
+        "upstream_tls=true",
+        "http_use_tls=true",
+        "http_use_tls=true upstream_tls=true",
+        "token_auth=true trusted_ips=10.0.0.0/8 name=web-1 hostname=shop",
+        "token_auth=false rstream_auth=false mtls_auth=false challenge_mode=false",
+        "publish=false",
+        "publish=false name=db",
+        "publish=false protocol=http http_version=http/1.1",
+        "allow_cross_region_routing=true",
+    ] {
+        assert!(resolve(row, PublicAccess::Allowed).is_ok(), "{row}");
+    }
+    let tls = resolve("http_use_tls=true", PublicAccess::Allowed).unwrap();
+    assert!(tls.upstream_tls && tls.http_version.is_none());
+    let raw = resolve("publish=false", PublicAccess::Allowed).unwrap();
+    assert_eq!((raw.protocol, raw.kind), (None, Kind::Bytestream));
+    assert_eq!(raw.to_message().protocol, None);
+}
+
+#[test]
+fn networks_are_normalised_and_kept_once() {
+    let tunnel = resolve(
+        "trusted_ips=10.1.2.3/8 trusted_ips=10.0.0.0/8 trusted_ips=192.0.2.1 trusted_ips=::ffff:198.51.100.0/120 trusted_ips=2001:db8::1/32",
+        PublicAccess::Allowed,
+    );
+    let networks: Vec<String> = tunnel
+        .unwrap()
+        .trusted_ips
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        networks,
+        [
+            "10.0.0.0/8",
+            "192.0.2.1/32",
+            "198.51.100.0/24",
+            "2001:db8::/32"
+        ]
+    );
+}
+
+#[test]
+fn labels_are_bounded() {
+    let with = |labels: BTreeMap<String, String>| {
+        let properties = TunnelProperties {
+            labels,
+            ..TunnelProperties::default()
+        };
+        Asked::parse(&properties, false).map(|_| ())
+    };
+    let many = |count: usize| {
+        (0..count)
+            .map(|number| (number.to_string(), String::new()))
+            .collect()
+    };
+    let one = |key: usize, value: usize| BTreeMap::from([("k".repeat(key), "v".repeat(value))]);
+    assert!(with(many(LABELS_MAX)).is_ok());
+    assert!(with(many(LABELS_MAX + 1)).is_err());
+    assert!(with(one(LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX)).is_ok());
+    assert!(with(one(LABEL_KEY_BYTES_MAX + 1, 1)).is_err());
+    assert!(with(one(1, LABEL_VALUE_BYTES_MAX + 1)).is_err());
+    assert!(with(one(0, 1)).is_err());
+}
+
+#[test]
+fn a_project_can_demand_a_token_or_forbid_public_tunnels() {
+    // edge-behaviour §14.1 C22 and C24
+    let required = PublicAccess::AuthRequired;
+    assert!(resolve("", required).unwrap().token_auth);
+    assert_eq!(
+        resolve("token_auth=false", required).unwrap_err().code.0,
+        1000
+    );
+    assert_eq!(resolve("protocol=tcp", required).unwrap_err().code.0, 1000);
+    assert!(!resolve("publish=false", required).unwrap().token_auth);
+    let forbidden = PublicAccess::Forbidden;
+    assert_eq!(resolve("", forbidden).unwrap_err().code.0, 1000);
+    assert!(resolve("publish=false", forbidden).is_ok());
+}
+
+#[test]
+fn clients_without_hostname_ask_with_host() {
+    let asked = |row: &str, host_asks| {
+        let asked = Asked::parse(&request(row), host_asks).unwrap();
+        asked.hostname().map(str::to_owned)
+    };
+    let old = "host=shop.t.example.com:8443";
+    assert_eq!(asked(old, true).as_deref(), Some("shop.t.example.com"));
+    assert_eq!(asked(old, false), None);
+    assert_eq!(
+        asked("host=shop hostname=other", true).as_deref(),
+        Some("other")
+    );
+}
