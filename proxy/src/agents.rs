@@ -11,9 +11,11 @@ mod ids;
 mod join;
 mod listing;
 mod pending;
+mod pins;
 mod session;
 mod settings;
 mod tunnels;
+mod unanswered;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -29,6 +29,13 @@ pub trait Principal: Send + Sync {
     /// Its id, as listed with what it makes.
     fn user_id(&self) -> Option<&str>;
 
+    /// Values that opening a tunnel in `project` pins, one set for each way it is allowed, named as
+    /// in the Engine API.
+    fn pins(&self, project: &str) -> Vec<Map<String, Value>> {
+        let _ = project;
+        Vec::new()
+    }
+
     /// Whether it may open this tunnel.
     fn may_create(&self, tunnel: &TunnelRecord) -> bool;
 
@@ -105,6 +112,10 @@ struct Bearer(Arc<token::Principal>);
 impl Principal for Bearer {
     fn user_id(&self) -> Option<&str> {
         Some(&self.0.user_id)
+    }
+
+    fn pins(&self, project: &str) -> Vec<Map<String, Value>> {
+        self.0.pins(place(project))
     }
 
     fn may_create(&self, tunnel: &TunnelRecord) -> bool {

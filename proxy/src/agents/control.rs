@@ -3,7 +3,7 @@
 //! One task reads, writes and keeps time. It never waits for anything but its own connection:
 //! writing does not hold up reading, and what an agent does not read is limited in size and time.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use adit_protocol::{ErrorCode, ProtocolError, Version};
 use adit_transport::messages::{MessageReader, ReadError};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::session::{Command, Identity, Session};
+use super::unanswered::Unanswered;
 use super::{Agents, ConnInfo, close, draining, ids, internal, refuse, tunnels};
 use crate::edge::DialError;
 
@@ -71,11 +72,7 @@ pub(super) async fn serve<I>(
         unread: BytesMut::new(),
         unflushed: false,
         unread_since: None,
-        unanswered: Unanswered {
-            wait: agents.settings.load().stream_request,
-            permits: HashMap::new(),
-            order: VecDeque::new(),
-        },
+        unanswered: Unanswered::new(agents.settings.load().stream_request),
     };
     let end = control.run(&mut drain).await;
     let Control {
@@ -238,6 +235,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Send> Control<I> {
                 }
                 Wake::Message(Err(_)) | Wake::Written(Err(_)) => Err(End::Lost),
                 Wake::Written(Ok(())) => {
+                    // An agent is idle most of its life; its buffer need not be there then.
+                    self.unread = BytesMut::new();
                     self.unread_since = None;
                     Ok(())
                 }
@@ -388,55 +387,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Send> Control<I> {
         }
     }
 }
-
-/// Stream requests the agent has not answered. One that is never answered gives its turn back when
-/// the opener has given up too; nothing else happens.
-struct Unanswered {
-    wait: Duration,
-    permits: HashMap<String, OwnedSemaphorePermit>,
-    /// By deadline, which is the order of asking; answered ones are among them until they are due.
-    order: VecDeque<(Instant, String)>,
-}
-
-impl Unanswered {
-    fn asked(&mut self, stream_id: String, permit: OwnedSemaphorePermit) {
-        self.order
-            .push_back((Instant::now() + self.wait, stream_id.clone()));
-        self.permits.insert(stream_id, permit);
-    }
-
-    fn answered(&mut self, stream_id: &str) {
-        self.permits.remove(stream_id);
-        // Keeps the order as short as the unanswered front allows.
-        while let Some((_, oldest)) = self.order.front() {
-            if self.permits.contains_key(oldest) {
-                break;
-            }
-            self.order.pop_front();
-        }
-        // One request that stays open would otherwise keep all later ones in the order.
-        if self.order.len() > 2 * self.permits.len() + ORDER_SLACK {
-            self.order.retain(|(_, id)| self.permits.contains_key(id));
-        }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.order.front().map(|(deadline, _)| *deadline)
-    }
-
-    fn forget(&mut self, now: Instant) {
-        while let Some((deadline, stream_id)) = self.order.front() {
-            if *deadline > now {
-                return;
-            }
-            self.permits.remove(stream_id);
-            self.order.pop_front();
-        }
-    }
-}
-
-/// Answered requests kept in the order before it is cleared, so that clearing is rare.
-const ORDER_SLACK: usize = 64;
 
 /// Writes until everything is out. Dropped in between, it goes on where it was.
 async fn push<W: AsyncWrite + Unpin>(

@@ -9,6 +9,7 @@
 mod control;
 mod limits;
 mod streams;
+mod tokens;
 mod tunnels;
 
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use adit_protocol::{ErrorCode, ProtocolError, Version};
 use super::listing::{TunnelRecord, authority};
 use super::session::{AgentDial, Session};
 use super::settings::Settings;
-use super::{Agents, Assemble, ids, internal};
+use super::{Agents, Assemble, ids, internal, pins};
 use crate::edge::{Site, UpstreamMode};
 use crate::names::Wanted;
 use crate::properties::{Asked, Effective, HttpVersion};
@@ -38,34 +38,9 @@ pub(super) fn open(
     properties: &TunnelProperties,
 ) -> Result<(Arc<Tunnel>, TunnelProperties), ProtocolError> {
     let settings = agents.settings.load();
-    let asked = Asked::parse(properties, version < HOSTNAME_SINCE)?;
-    let wanted = settings
-        .names
-        .place(asked.hostname().unwrap_or_default())
-        .map_err(|error| ProtocolError::new(ErrorCode::INVALID_REQUEST, error.to_string()))?;
-    let hostname = match (asked.effective().publish, wanted) {
-        (false, _) => None,
-        (true, Wanted::Name(name)) => Some(name),
-        (true, Wanted::Any) => Some(allocate(agents, &settings)?),
-    };
-    let name = asked.effective().name.clone();
-    agents
-        .routes
-        .check(&session.project, name.as_deref(), hostname.as_deref())
-        .map_err(conflict)?;
-    if own.len() >= settings.tunnels_per_agent {
-        return Err(ProtocolError::new(
-            ErrorCode::CAPACITY_EXHAUSTED,
-            format!(
-                "the agent has {} tunnels, which is the limit",
-                settings.tunnels_per_agent
-            ),
-        ));
-    }
-    let id = ids::id().map_err(|_| internal())?;
-    let info = info(session, id, hostname, asked.effective());
+    let plan = plan(agents, session, own, version, properties)?;
+    let (info, asked) = (plan.info, plan.asked);
     let access = settings.public_access(&session.project);
-    permit(session, &info, &asked, &settings)?;
     let properties = asked.admit(access)?;
     let assemble = agents.assemble.load_full();
     let tunnel = Arc::new(Tunnel {
@@ -82,6 +57,78 @@ pub(super) fn open(
     reassemble(agents, &assemble, &tunnel)?;
     let answer = answer(&tunnel, settings.public_port);
     Ok((tunnel, answer))
+}
+
+/// A tunnel that may be opened, as far as names and permission go.
+struct Plan {
+    asked: Asked,
+    info: Arc<TunnelInfo>,
+}
+
+/// Makes a plan of the request; where the credential pins properties, of the first way in which the
+/// request fits. If it fits in none, it is judged as it stands, unless a name is merely taken now.
+fn plan(
+    agents: &Agents,
+    session: &Session,
+    own: &BTreeSet<String>,
+    version: Version,
+    properties: &TunnelProperties,
+) -> Result<Plan, ProtocolError> {
+    let plan_one =
+        |properties: &TunnelProperties| plan_one(agents, session, own, version, properties);
+    let mut conflict = None;
+    for pinned in session.principal.pins(&session.project) {
+        let mut filled = properties.clone();
+        pins::fill(&mut filled, &pinned);
+        match plan_one(&filled) {
+            Ok(plan) => return Ok(plan),
+            Err(error) if error.code.is_retryable() => {
+                conflict.get_or_insert(error);
+            }
+            // Perhaps what was asked for and what is pinned contradict one another; the request
+            // alone says it better.
+            Err(_) => {}
+        }
+    }
+    conflict.map_or_else(|| plan_one(properties), Err)
+}
+
+fn plan_one(
+    agents: &Agents,
+    session: &Session,
+    own: &BTreeSet<String>,
+    version: Version,
+    properties: &TunnelProperties,
+) -> Result<Plan, ProtocolError> {
+    let settings = agents.settings.load();
+    let asked = Asked::parse(properties, version < HOSTNAME_SINCE)?;
+    let wanted = settings
+        .names
+        .place(asked.hostname().unwrap_or_default())
+        .map_err(|error| ProtocolError::new(ErrorCode::INVALID_REQUEST, error.to_string()))?;
+    let hostname = match (asked.effective().publish, wanted) {
+        (false, _) => None,
+        (true, Wanted::Name(name)) => Some(name),
+        (true, Wanted::Any) => Some(allocate(agents, &settings)?),
+    };
+    let name = asked.effective().name.as_deref();
+    agents
+        .routes
+        .check(&session.project, name, hostname.as_deref())
+        .map_err(conflict)?;
+    if own.len() >= settings.tunnels_per_agent {
+        return Err(ProtocolError::new(
+            ErrorCode::CAPACITY_EXHAUSTED,
+            format!(
+                "the agent has {} tunnels, which is the limit",
+                settings.tunnels_per_agent
+            ),
+        ));
+    }
+    let id = ids::id().map_err(|_| internal())?;
+    let info = info(session, id, hostname, asked.effective());
+    permit(session, &info, &asked, &settings)?;
+    Ok(Plan { asked, info })
 }
 
 fn allocate(agents: &Agents, settings: &Settings) -> Result<String, ProtocolError> {
