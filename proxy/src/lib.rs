@@ -2,7 +2,9 @@
 
 pub mod agents;
 pub mod api;
+pub mod assemble;
 pub mod edge;
+pub mod env;
 pub mod listen;
 pub mod metrics;
 pub mod names;

@@ -50,7 +50,13 @@ impl FromStr for Network {
         } else {
             IpNet::from(text.parse::<IpAddr>().map_err(|_| wrong())?)
         };
-        Ok(Self(canonical(net).trunc()))
+        Ok(Self::from(net))
+    }
+}
+
+impl From<IpNet> for Network {
+    fn from(net: IpNet) -> Self {
+        Self(canonical(net).trunc())
     }
 }
 

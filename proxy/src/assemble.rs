@@ -1,0 +1,210 @@
+//! Project policy ∧ tunnel properties ∧ plugins → ordered filters → chain.
+//!
+//! Every filter of every policy is built when a configuration is loaded, used or not, so that a reload finds every
+//! mistake before anything changes; tunnels share them. A tunnel adds filters of its own behind those of its project
+//! at the same stage. It cannot take any away, move or widen one.
+
+mod build;
+mod explain;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use adit_config::PublicAccess;
+use adit_filters::{Chain, ChainError, Hooks, Placed, Stage, TunnelInfo};
+use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
+use adit_protocol::{ErrorCode, ProtocolError};
+
+use crate::env::Load;
+use crate::properties::{Effective, Protocol};
+
+pub use explain::explain;
+
+/// The policies of one load of the configuration, built. When it goes, so do its filters' jobs.
+pub struct Policies {
+    projects: BTreeMap<String, ProjectChain>,
+    /// What a tunnel with `token_auth` adds.
+    token: Option<Hooks>,
+    load: Load,
+}
+
+/// What every tunnel of a project is under.
+struct ProjectChain {
+    public_access: PublicAccess,
+    /// In the order of policies as listed and filters as written.
+    filters: Vec<Placed>,
+    /// Grants upgrades, on HTTP tunnels only.
+    upgrades: Vec<Placed>,
+    /// What each `trusted-ips` filter allows: a tunnel's list must share something with all of them.
+    allowed: Vec<Vec<Network>>,
+}
+
+/// Why a tunnel has no chain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AssembleError {
+    /// The project permits no public tunnel without authentication, or none at all.
+    #[error("{0}")]
+    NotPermitted(&'static str),
+    /// The project is not configured, or no longer.
+    #[error("project `{0}` does not exist")]
+    UnknownProject(String),
+    /// Nobody could ever reach the tunnel.
+    #[error("`trusted_ips` has no address in common with those the project trusts")]
+    NobodyTrusted,
+    /// The list of trusted addresses cannot be used.
+    #[error("`trusted_ips` cannot be used: {0}")]
+    TrustedIps(String),
+    /// A demand of the project judges requests, and this tunnel has none.
+    #[error("the project's filter `{0}` judges HTTP requests, so the tunnel must be one of HTTP")]
+    Unenforceable(Arc<str>),
+    /// The engine was built without this kind of filter.
+    #[error("unsupported: this engine has no `{0}` filter")]
+    Missing(&'static str),
+    /// The filters do not work together.
+    #[error("the tunnel's filters do not work together: {0}")]
+    Chain(#[from] ChainError),
+}
+
+impl AssembleError {
+    /// The class of error the agent is told.
+    #[must_use]
+    pub fn class(&self) -> ErrorCode {
+        match self {
+            Self::NotPermitted(_) | Self::Unenforceable(_) => ErrorCode::UNAUTHORIZED,
+            Self::UnknownProject(_) => ErrorCode::TUNNEL_NOT_FOUND,
+            Self::NobodyTrusted | Self::TrustedIps(_) => ErrorCode::INVALID_REQUEST,
+            Self::Missing(_) => ErrorCode::FEATURE_NOT_AVAILABLE,
+            Self::Chain(ChainError::TooManyFilters { .. } | ChainError::TooManySlots { .. }) => {
+                ErrorCode::CAPACITY_EXHAUSTED
+            }
+            Self::Chain(_) => ErrorCode::INTERNAL,
+        }
+    }
+}
+
+impl From<AssembleError> for ProtocolError {
+    fn from(error: AssembleError) -> Self {
+        Self::new(error.class(), error.to_string())
+    }
+}
+
+impl Policies {
+    /// The chain of a tunnel. A private tunnel has none: its visitors are clients that dial it.
+    ///
+    /// # Errors
+    /// [`AssembleError`]. A live tunnel for which this fails after a reload must be closed.
+    pub fn chain(
+        &self,
+        tunnel: &TunnelInfo,
+        asked: &Effective,
+    ) -> Result<Arc<Chain>, AssembleError> {
+        let project = self
+            .projects
+            .get(&tunnel.project)
+            .ok_or_else(|| AssembleError::UnknownProject(tunnel.project.clone()))?;
+        if !asked.publish {
+            return Ok(Arc::new(Chain::empty()));
+        }
+        project.permits(asked)?;
+        let mut filters = project.filters.clone();
+        if asked.protocol == Some(Protocol::Http) {
+            filters.extend(project.upgrades.iter().cloned());
+        } else if let Some(judge) = filters.iter().find(|placed| judges_requests(placed)) {
+            return Err(AssembleError::Unenforceable(judge.name.clone()));
+        }
+        filters.extend(self.tunnel_filters(project, asked)?);
+        Ok(Arc::new(compile(filters)?))
+    }
+
+    /// What the tunnel adds by itself.
+    fn tunnel_filters(
+        &self,
+        project: &ProjectChain,
+        asked: &Effective,
+    ) -> Result<Vec<Placed>, AssembleError> {
+        let mut filters = Vec::new();
+        if !asked.trusted_ips.is_empty() {
+            let list: Vec<Network> = asked
+                .trusted_ips
+                .iter()
+                .copied()
+                .map(Network::from)
+                .collect();
+            for allowed in &project.allowed {
+                if !list
+                    .iter()
+                    .any(|own| allowed.iter().any(|other| own.overlaps(other)))
+                {
+                    return Err(AssembleError::NobodyTrusted);
+                }
+            }
+            let config = trusted_ips::Config {
+                allow: Some(list),
+                deny: Vec::new(),
+            };
+            let filter = TrustedIps::from_config(config)
+                .map_err(|error| AssembleError::TrustedIps(error.message))?;
+            let hooks = adit_filters::Filter::hooks(Arc::new(filter));
+            filters.push(from_tunnel("trusted-ips", "trusted_ips", hooks));
+        }
+        if asked.token_auth {
+            let hooks = self.token.clone().ok_or(AssembleError::Missing("token"))?;
+            filters.push(from_tunnel("token", "token_auth", hooks));
+        }
+        Ok(filters)
+    }
+
+    /// Ends the jobs of all filters at once, before the last exchange lets go of them.
+    pub fn cancel_jobs(&self) {
+        self.load.cancel();
+    }
+}
+
+impl Drop for Policies {
+    fn drop(&mut self) {
+        // Chains of exchanges under way still hold the filters, but their configuration is no longer in force.
+        self.load.cancel();
+    }
+}
+
+impl ProjectChain {
+    /// The project's rule about public tunnels, asked again at each reload (edge-behaviour §7.7).
+    fn permits(&self, asked: &Effective) -> Result<(), AssembleError> {
+        match self.public_access {
+            PublicAccess::Allowed => Ok(()),
+            PublicAccess::AuthRequired if asked.token_auth => Ok(()),
+            PublicAccess::AuthRequired => Err(AssembleError::NotPermitted(
+                "the project requires authentication on public tunnels, set `token_auth`",
+            )),
+            PublicAccess::Forbidden => Err(AssembleError::NotPermitted(
+                "the project forbids public tunnels",
+            )),
+        }
+    }
+}
+
+fn from_tunnel(kind: &str, property: &str, hooks: Hooks) -> Placed {
+    Placed {
+        origin: format!("the tunnel's `{property}`"),
+        ..Placed::new(format!("tunnel/{kind}"), hooks)
+    }
+}
+
+/// Filters that only grant upgrades or write logs have nothing to judge on other protocols, and nothing is lost.
+fn judges_requests(placed: &Placed) -> bool {
+    placed.hooks.stage() < Stage::Upgrade
+        && placed
+            .hooks
+            .phases()
+            .iter()
+            .any(|phase| matches!(*phase, "request" | "request-body"))
+}
+
+/// Within a stage filters stay as they are: the project's in the order written, then the tunnel's.
+fn compile(mut filters: Vec<Placed>) -> Result<Chain, ChainError> {
+    filters.sort_by_key(|placed| placed.hooks.stage());
+    Chain::compile(filters)
+}

@@ -1,0 +1,116 @@
+//! The real world behind [`adit_filters::Env`].
+//!
+//! A [`World`] lives as long as the engine: metrics and what filters store survive a reload. Each load of the
+//! configuration takes a [`Load`] of it, whose jobs end with it.
+
+mod address;
+mod clock;
+mod http;
+mod jobs;
+mod metrics;
+mod store;
+
+use std::sync::Arc;
+
+use adit_filters::Env;
+use prometheus::Registry;
+use tokio::runtime::Handle;
+
+pub use address::is_public;
+pub use clock::{OsRandom, SystemClock};
+pub use http::{
+    ANSWER_BYTES_MAX, FETCH_TIMEOUT_MAX, FETCHES_MAX, OutboundError, OutboundHttp,
+    REQUEST_BYTES_MAX,
+};
+pub use jobs::{JOBS_MAX, Jobs, THREADS_MAX};
+pub use metrics::{FilterMetrics, LABEL_SETS_MAX, METRICS_MAX};
+pub use store::{ENTRY_BYTES_MAX, STORE_BYTES_MAX, Stores};
+
+/// What filters of every load share.
+#[derive(Clone)]
+pub struct World {
+    clock: Arc<SystemClock>,
+    random: Arc<OsRandom>,
+    http: Arc<OutboundHttp>,
+    stores: Arc<Stores>,
+    metrics: Arc<FilterMetrics>,
+    threads: Arc<jobs::Threads>,
+    runtime: Option<Handle>,
+}
+
+impl World {
+    /// A world whose metrics are shown by `registry` and whose jobs run on `runtime`. `inside` names hosts that
+    /// filters may reach although their addresses are not public.
+    ///
+    /// # Errors
+    /// If no client for outbound HTTP can be made.
+    pub fn new(
+        registry: &Registry,
+        runtime: Handle,
+        inside: &[String],
+    ) -> Result<Self, OutboundError> {
+        Self::with(registry, Some(runtime), inside)
+    }
+
+    /// A world to check a configuration in: filters are built, nothing is started.
+    ///
+    /// # Errors
+    /// If no client for outbound HTTP can be made.
+    pub fn for_check() -> Result<Self, OutboundError> {
+        Self::with(&Registry::new(), None, &[])
+    }
+
+    fn with(
+        registry: &Registry,
+        runtime: Option<Handle>,
+        inside: &[String],
+    ) -> Result<Self, OutboundError> {
+        let clock = Arc::new(SystemClock);
+        Ok(Self {
+            random: Arc::new(OsRandom),
+            http: Arc::new(OutboundHttp::new(inside)?),
+            stores: Arc::new(Stores::new(clock.clone())),
+            metrics: Arc::new(FilterMetrics::new(registry.clone())),
+            threads: Arc::default(),
+            runtime,
+            clock,
+        })
+    }
+
+    /// The part of one load of the configuration.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            world: self.clone(),
+            jobs: Arc::new(Jobs::new(self.runtime.clone(), self.threads.clone())),
+        }
+    }
+}
+
+/// One load of the configuration. Jobs of its filters are cancelled when it and their [`Env`]s are gone, or by
+/// [`cancel`](Self::cancel).
+#[derive(Clone)]
+pub struct Load {
+    world: World,
+    jobs: Arc<Jobs>,
+}
+
+impl Load {
+    /// The environment of one filter. What it stores is kept under `name`, apart from other filters and across loads.
+    #[must_use]
+    pub fn env(&self, name: &str) -> Env {
+        Env::new(
+            self.world.clock.clone(),
+            self.world.random.clone(),
+            self.world.http.clone(),
+            self.world.stores.open(name),
+            self.world.metrics.clone(),
+            self.jobs.clone(),
+        )
+    }
+
+    /// Ends the load's jobs; threads end once their filters are gone.
+    pub fn cancel(&self) {
+        self.jobs.cancel();
+    }
+}
