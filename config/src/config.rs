@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::load;
 use crate::overrides;
 use crate::policy::{self, Policy, Project};
-use crate::problem::Problem;
+use crate::problem::{Place, Problem};
 use crate::reader::{Reader, Reading};
 use crate::settings::{Admin, Auth, Certificates, Engine, Front, Limits, Listen, Timeouts};
 use crate::tree::Source;
@@ -38,6 +38,8 @@ pub struct Config {
     pub projects: BTreeMap<String, Project>,
     /// What works and should be otherwise, for the log.
     pub warnings: Vec<Problem>,
+    /// Where each value stands, by its dotted key.
+    pub(crate) places: Arc<BTreeMap<String, Place>>,
 }
 
 impl Config {
@@ -80,16 +82,35 @@ impl Config {
             warnings: RefCell::new(Vec::new()),
         };
         let config = read(Reader::root(&reading, &root));
+        let places = root.places(&reading.source);
         let mut problems = reading.problems.into_inner();
         problems.sort_by(|one, other| one.place().cmp(other.place()));
         problems.dedup();
         match config {
             Some(mut config) if problems.is_empty() => {
                 config.warnings = reading.warnings.into_inner();
+                config.places = Arc::new(places);
                 Ok(config)
             }
             _ => Err(problems),
         }
+    }
+
+    /// A problem with the value at the dotted `key`, found after reading: a file that cannot be used,
+    /// a filter that cannot be built. It stands at the value, or at the nearest table above it.
+    pub fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
+        let mut above = key;
+        let place = loop {
+            if let Some(place) = self.places.get(above) {
+                break place.clone();
+            }
+            // The root's key is empty and always there.
+            above = above.rsplit_once('.').map_or("", |(above, _)| above);
+            if above.is_empty() && !self.places.contains_key("") {
+                break Place::File("the configuration".into());
+            }
+        };
+        Problem::new(place, key, message)
     }
 
     /// The project called `name`, if it is configured.
@@ -124,5 +145,6 @@ fn read(mut root: Reader<'_>) -> Option<Config> {
         policies,
         projects,
         warnings: Vec::new(),
+        places: Arc::default(),
     })
 }

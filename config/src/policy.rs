@@ -122,7 +122,12 @@ impl FilterUse {
         let kind = kind?;
         Some(Self {
             name: name.map_or_else(|| kind.clone(), |Name(name)| name),
-            section: Section::new(Arc::clone(&field.reading.source), field.path.clone(), own),
+            section: Section::new(
+                Arc::clone(&field.reading.source),
+                field.path.clone(),
+                own,
+                field.node.clone(),
+            ),
             kind,
             when,
             optional,

@@ -16,12 +16,20 @@ use crate::tree::{At, Entry, Node, Source, Value};
 pub struct Section {
     source: Arc<Source>,
     key: String,
+    /// What the filter reads.
     node: Node,
+    /// The table as written, with the keys that are not the filter's.
+    written: Node,
 }
 
 impl Section {
-    pub(crate) fn new(source: Arc<Source>, key: String, node: Node) -> Self {
-        Self { source, key, node }
+    pub(crate) fn new(source: Arc<Source>, key: String, node: Node, written: Node) -> Self {
+        Self {
+            source,
+            key,
+            node,
+            written,
+        }
     }
 
     /// A section from a text of its own: what a tunnel asks for, or a test.
@@ -31,7 +39,12 @@ impl Section {
     pub fn parse(name: &str, text: &str) -> Result<Self, Vec<Problem>> {
         let source = Source::new(name, text);
         let node = source.tree()?;
-        Ok(Self::new(Arc::new(source), String::new(), node))
+        Ok(Self::new(
+            Arc::new(source),
+            String::new(),
+            node.clone(),
+            node,
+        ))
     }
 
     /// Reads the whole section as `T`.
@@ -46,9 +59,10 @@ impl Section {
         })
     }
 
-    /// A problem at the value of `key` (dotted from the section's top), or of the section itself.
+    /// A problem at the value of `key` (dotted from the table's top, `use` and its like included), or
+    /// of the section itself.
     pub fn problem(&self, key: Option<&str>, message: impl Into<String>) -> Problem {
-        let at = key.and_then(|key| find(&self.node, key));
+        let at = key.and_then(|key| find(&self.written, key));
         self.problem_at(at.unwrap_or(&self.node.at), key, message.into())
     }
 

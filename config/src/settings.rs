@@ -174,7 +174,7 @@ pub struct Certificates {
 }
 
 /// A pair of PEM files.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The chain, leaf first. Must cover the engine host and `*.t.` below it.
     pub cert: PathBuf,

@@ -3,6 +3,7 @@
 //! The tree is what environment overrides are laid over before anything is read from it, so that an
 //! override takes the same path to a typed value, or to a problem, as the text does.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -132,6 +133,32 @@ impl Node {
     /// Whether the value came from the environment, where everything is written as a string.
     pub(crate) fn is_from_environment(&self) -> bool {
         matches!(self.at, At::Environment(_))
+    }
+
+    /// The place of every value below this node, by its dotted key; this node's own key is empty.
+    pub(crate) fn places(&self, source: &Source) -> BTreeMap<String, Place> {
+        let mut places = BTreeMap::new();
+        let mut open = vec![(String::new(), self)];
+        while let Some((key, node)) = open.pop() {
+            let below = |step: &str| match key.as_str() {
+                "" => step.to_owned(),
+                key => format!("{key}.{step}"),
+            };
+            match &node.value {
+                Value::Table(entries) => {
+                    open.extend(entries.iter().map(|entry| (below(&entry.key), &entry.node)))
+                }
+                Value::Array(items) => open.extend(
+                    items
+                        .iter()
+                        .enumerate()
+                        .map(|(index, item)| (below(&index.to_string()), item)),
+                ),
+                _ => {}
+            }
+            places.insert(key, source.place(&node.at));
+        }
+        places
     }
 
     /// The dotted key of the value or key that stands at `at`, below this node.

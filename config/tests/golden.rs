@@ -121,6 +121,11 @@ fn everything_that_can_be_written_is_read() {
     assert_eq!(vet.when.as_ref().unwrap().path, "/admin/*");
     assert!(vet.observer && !vet.optional);
     assert_eq!(edge.filters[0].section.origin(), "everything.toml:37:3");
+    let problem = vet.section.problem(Some("use"), "wrong").to_string();
+    assert_eq!(
+        problem,
+        "everything.toml:39:11: policy.edge.filters.2.use: wrong"
+    );
     let allow: std::collections::BTreeMap<String, Vec<String>> =
         edge.filters[0].section.deserialize().unwrap();
     assert_eq!(allow["allow"], ["203.0.113.0/24"]);
@@ -136,6 +141,21 @@ fn everything_that_can_be_written_is_read() {
     assert_eq!(shop.public_access, PublicAccess::Forbidden);
     assert_eq!(shop.policies, ["edge"]);
     assert_eq!(shop.endpoints, ["0a1b2c3d"]);
+}
+
+#[test]
+fn problems_found_later_stand_at_their_value() {
+    let config = parse(&folder("valid").join("everything.toml")).unwrap();
+    for (key, expected) in [
+        ("certificates.files.cert", "everything.toml:24:8"),
+        ("policy.edge.filters.1.allow", "everything.toml:38:28"),
+        ("policy.edge.filters.1.absent", "everything.toml:38:3"),
+        ("listen.https", "environment variable ADIT_LISTEN__HTTPS"),
+        ("nowhere", "everything.toml:1:1"),
+    ] {
+        let problem = config.problem(key, "wrong").to_string();
+        assert_eq!(problem, format!("{expected}: {key}: wrong"));
+    }
 }
 
 fn example() -> &'static str {

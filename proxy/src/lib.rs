@@ -1,9 +1,11 @@
 //! The engine as a library.
 
+pub mod admin;
 pub mod agents;
 pub mod api;
 pub mod assemble;
 pub mod edge;
+pub mod engine;
 pub mod env;
 pub mod listen;
 pub mod metrics;

@@ -1,6 +1,5 @@
 //! Prometheus metrics, on a listener of their own.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use adit_config::{Listen, Secret};
@@ -171,7 +170,7 @@ pub(crate) struct MetricsServer {
 }
 
 impl MetricsServer {
-    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, _peer: SocketAddr) {
+    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream) {
         plain::serve(stream, Vec::new(), &self.limits, |request| {
             self.answer(request)
         })

@@ -67,6 +67,19 @@ pub enum CertificateError {
     Setup(#[from] rustls::Error),
 }
 
+impl CertificateError {
+    /// The file that is wrong, if one is.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Certificate { path, .. }
+            | Self::Key { path, .. }
+            | Self::Pem { path, .. }
+            | Self::Read { path, .. } => Some(path),
+            Self::Setup(_) => None,
+        }
+    }
+}
+
 /// The engine's certificate and the configurations that show it.
 #[derive(Debug)]
 pub struct Tls {

@@ -7,7 +7,6 @@ use adit_config::Config;
 /// The engine's host, its aliases, and `<endpoint>.<host>` of each project that has endpoints.
 #[derive(Clone, Debug, Default)]
 pub struct OwnNames {
-    host: String,
     own: BTreeMap<String, Option<String>>,
 }
 
@@ -28,12 +27,12 @@ impl OwnNames {
                 own.insert(format!("{endpoint}.{host}"), Some(project.name.clone()));
             }
         }
-        Self { host, own }
+        Self { own }
     }
 
-    /// The engine's host.
-    pub fn host(&self) -> &str {
-        &self.host
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        self.own.keys().map(String::as_str)
     }
 
     /// Whether `name`, lower case and without trailing dot, is the engine's own.

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
-
 /// Places for connections.
 #[derive(Debug)]
 pub(crate) struct Slots {
     taken: AtomicUsize,
     max: AtomicUsize,
-    freed: Notify,
 }
 
 /// One connection's place; free again when dropped.
@@ -22,7 +19,6 @@ impl Slots {
         Arc::new(Self {
             taken: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
-            freed: Notify::new(),
         })
     }
 
@@ -46,24 +42,11 @@ impl Slots {
             .ok()?;
         Some(Slot(Arc::clone(self)))
     }
-
-    /// Waits until no place is taken.
-    pub(crate) async fn empty(&self) {
-        loop {
-            let freed = self.freed.notified();
-            if self.taken() == 0 {
-                return;
-            }
-            freed.await;
-        }
-    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.0.taken.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.freed.notify_waiters();
-        }
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -73,8 +56,8 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn places_run_out_and_come_back() {
+    #[test]
+    fn places_run_out_and_come_back() {
         let slots = Slots::new(2);
         let (one, two) = (slots.take().unwrap(), slots.take().unwrap());
         assert!(slots.take().is_none());
@@ -83,12 +66,7 @@ mod tests {
         slots.set_max(1);
         drop((one, two));
         assert!(slots.take().is_none(), "one is taken, and one is the limit");
-        let waiting = tokio::spawn({
-            let slots = Arc::clone(&slots);
-            async move { slots.empty().await }
-        });
         drop(three);
-        waiting.await.unwrap();
         assert_eq!(slots.taken(), 0);
     }
 }

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::front::{self, FrontProxies};
@@ -24,6 +24,7 @@ use super::names::OwnNames;
 use super::plain::{self, Answer};
 use super::rewind::Rewind;
 use super::slots::Slots;
+use crate::agents::{self, Agents, ConnInfo};
 use crate::edge::{self, Edge, Entry, Found};
 use crate::metrics::ListenerMetrics;
 use crate::tls::{self, Tls};
@@ -40,23 +41,13 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const FAREWELL_BYTES: usize = 64 << 10;
 
 /// The stream an agent is served on.
-pub(crate) type AgentIo = ServerStream<Rewind<TcpStream>>;
-
-/// Serves connections whose hello asked for the agent protocol.
-pub(crate) trait AgentDoor: Send + Sync {
-    /// Serves `io` to its end.
-    fn serve(
-        &self,
-        io: AgentIo,
-        info: ConnectionInfo,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
-}
+type AgentIo = ServerStream<Rewind<TcpStream>>;
 
 /// What a reload replaces for connections to come.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) names: OwnNames,
-    pub(crate) tls: Tls,
+    pub(crate) tls: Arc<Tls>,
     pub(crate) hello_bytes: usize,
     /// For the hello and the rest of the handshake together.
     pub(crate) hello_wait: Duration,
@@ -67,7 +58,7 @@ pub(crate) struct Dispatch {
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) fronts: Arc<FrontProxies>,
     pub(crate) edge: Arc<Edge>,
-    pub(crate) agents: Arc<dyn AgentDoor>,
+    pub(crate) agents: Arc<Agents>,
     pub(crate) metrics: Arc<ListenerMetrics>,
     pub(crate) connection_ids: AtomicU64,
 }
@@ -89,21 +80,44 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections until `stop` says so, each served by `serve` on a task of its own.
+/// How far the engine has come in stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Connections are taken.
+    Serving,
+    /// No new ones are; those there are may end.
+    Draining,
+    /// Those still there are cut.
+    Over,
+}
+
+/// Waits until the engine has come as far as `wanted`, or is gone.
+pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
+    // An engine that is gone has come all the way.
+    let _ = phase.wait_for(|phase| *phase >= wanted).await;
+}
+
+/// Accepts connections, each served by `serve` on a task of its own. Stops accepting when `phase`
+/// says so and returns once the last connection has ended or was cut.
 pub(crate) async fn accept<F>(
     listener: TcpListener,
     slots: Arc<Slots>,
     metrics: Arc<ListenerMetrics>,
-    mut stop: watch::Receiver<bool>,
+    mut phase: watch::Receiver<Phase>,
     serve: impl Fn(TcpStream, SocketAddr) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
+    let mut connections = JoinSet::new();
     let mut pause = PAUSE_FIRST;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
+            Some(ended) = connections.join_next() => {
+                report(ended);
+                continue;
+            }
+            () = reached(&mut phase, Phase::Draining) => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -115,7 +129,7 @@ pub(crate) async fn accept<F>(
                 };
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let serving = serve(stream, peer);
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     serving.await;
                     drop(slot);
                 });
@@ -127,6 +141,23 @@ pub(crate) async fn accept<F>(
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
+    }
+    drop(listener);
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => match ended {
+                Some(ended) => report(ended),
+                None => return,
+            },
+            () = reached(&mut phase, Phase::Over) => return,
+        }
+    }
+}
+
+/// A panic ends its connection alone, and is a fault to be known.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "serving a connection failed");
     }
 }
 
@@ -146,7 +177,7 @@ impl Dispatch {
         // Serving may last for days, and its future should not carry the hello's.
         if let Some(ready) = Box::pin(self.begin(stream, peer)).await {
             match ready {
-                Ready::Agent(io, info) => self.agents.serve(*io, info).await,
+                Ready::Agent(io, info) => agents::serve(Arc::clone(&self.agents), *io, info).await,
                 Ready::Visitor(io, info, entry) => {
                     edge::serve(Arc::clone(&self.edge), *io, info, entry).await;
                 }
@@ -201,7 +232,10 @@ impl Dispatch {
             Route::Agents => {
                 match TlsAcceptor::from(settings.tls.agents()).accept(io).await {
                     Ok(io) => {
-                        info.tls = Some(tls::info(io.get_ref().1));
+                        let info = ConnInfo {
+                            peer,
+                            server_name: info.hello.and_then(|hello| hello.server_name),
+                        };
                         // An agent is quiet for long, and must be missed when it is gone.
                         let _ = adit_transport::dial::tune(io.get_ref().0.get_ref());
                         Some(Ready::Agent(Box::new(Guarded::new(io)), info))
@@ -277,7 +311,7 @@ impl Dispatch {
 }
 
 enum Ready {
-    Agent(Box<AgentIo>, ConnectionInfo),
+    Agent(Box<AgentIo>, ConnInfo),
     Visitor(
         Box<tokio_rustls::server::TlsStream<Rewind<TcpStream>>>,
         ConnectionInfo,

@@ -1,0 +1,234 @@
+//! A whole engine: sockets, agents, edge and API put together from a configuration, replaced piece
+//! by piece on reload, and brought to an end in order.
+
+mod build;
+mod directory;
+mod error;
+mod explain;
+mod inner;
+mod shelf;
+mod watch;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use adit_config::{Config, Problem};
+use adit_filters::Registry;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use crate::admin;
+use crate::env::World;
+use crate::listen::slots::Slots;
+use crate::listen::tcp::{self, Phase};
+use crate::metrics::Metrics;
+use build::Built;
+
+pub use build::check;
+pub use error::{ReloadError, StartError};
+pub use explain::Explanation;
+pub(crate) use inner::Inner;
+
+/// Connections to the metrics at a time: a scraper needs one, and must get it when all other
+/// places are taken.
+const METRICS_CONNECTIONS_MAX: usize = 64;
+
+/// Reads the configuration anew.
+pub type Loader = Box<dyn Fn() -> Result<Config, Vec<Problem>> + Send + Sync>;
+
+/// Is told of a configuration.
+pub type Listener = Box<dyn Fn(&Config) + Send + Sync>;
+
+/// Adds kinds of filter to those built in.
+pub type MoreFilters = Box<dyn Fn(Registry) -> Registry + Send + Sync>;
+
+/// How an engine learns of changes to its configuration.
+#[derive(Default)]
+pub struct Options {
+    /// Reads the configuration again for a reload; without it there is none.
+    pub loader: Option<Loader>,
+    /// Kinds of filter beside those built in.
+    pub filters: Option<MoreFilters>,
+    /// A file whose change makes the engine reload.
+    pub watch: Option<PathBuf>,
+    /// Told of each configuration that took effect by a reload.
+    pub reloaded: Option<Listener>,
+}
+
+/// A running engine. Dropping it ends everything at once; [`drain`](Self::drain) ends it in order.
+pub struct Engine {
+    inner: Arc<Inner>,
+    tasks: JoinSet<()>,
+}
+
+/// Where an engine listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Agents, API and visitors.
+    pub https: SocketAddr,
+    /// The redirect.
+    pub http: Option<SocketAddr>,
+    /// The metrics.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// What came of a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were still open when their time was over.
+    pub cut: usize,
+}
+
+impl Engine {
+    /// Builds everything `config` asks for, binds its sockets and serves.
+    ///
+    /// # Errors
+    /// [`StartError`]: what cannot be built or bound. Nothing is left running then.
+    pub async fn start(config: Config, options: Options) -> Result<Self, StartError> {
+        let (metrics, counters) = Metrics::new().map_err(StartError::Metrics)?;
+        let world = World::new(metrics.registry(), Handle::current(), &[])?;
+        let built = Built::new(&config, &world, options.filters.as_ref(), None)
+            .map_err(StartError::Config)?;
+        let https = Socket::bind("listen.https", config.listen.https)?;
+        let http = Socket::bind_if("listen.http", config.listen.http)?;
+        let metrics_socket = Socket::bind_if("listen.metrics", config.listen.metrics)?;
+        let addresses = Addresses {
+            https: https.address,
+            http: http.as_ref().map(|socket| socket.address),
+            metrics: metrics_socket.as_ref().map(|socket| socket.address),
+        };
+        let admin = match &config.admin.socket {
+            Some(path) => Some(admin::Socket::bind(path).map_err(StartError::Admin)?),
+            None => None,
+        };
+        let inner = Arc::new(Inner::new(
+            config,
+            built,
+            world,
+            (Arc::new(metrics), counters),
+            addresses,
+            options,
+        ));
+        let mut engine = Self {
+            inner,
+            tasks: JoinSet::new(),
+        };
+        engine.serve(https, http, metrics_socket, admin);
+        engine.inner.api.set_ready(true);
+        Ok(engine)
+    }
+
+    fn serve(
+        &mut self,
+        https: Socket,
+        http: Option<Socket>,
+        metrics: Option<Socket>,
+        admin: Option<admin::Socket>,
+    ) {
+        let inner = &self.inner;
+        let listeners = inner.dispatch.metrics.clone();
+        let dispatch = Arc::clone(&inner.dispatch);
+        self.tasks.spawn(tcp::accept(
+            https.listener,
+            Arc::clone(&inner.slots),
+            Arc::clone(&listeners),
+            inner.phase.subscribe(),
+            move |stream, peer| Arc::clone(&dispatch).serve(stream, peer),
+        ));
+        if let Some(http) = http {
+            let shared = Arc::clone(inner);
+            self.tasks.spawn(tcp::accept(
+                http.listener,
+                Arc::clone(&inner.slots),
+                Arc::clone(&listeners),
+                inner.phase.subscribe(),
+                move |stream, peer| Arc::clone(&shared).redirect(stream, peer),
+            ));
+        }
+        if let (Some(socket), Some(server)) = (metrics, &inner.metrics) {
+            let server = Arc::clone(server);
+            self.tasks.spawn(tcp::accept(
+                socket.listener,
+                Slots::new(METRICS_CONNECTIONS_MAX),
+                listeners,
+                inner.phase.subscribe(),
+                move |stream, _| Arc::clone(&server).serve(stream),
+            ));
+        }
+        if let Some(admin) = admin {
+            self.tasks
+                .spawn(admin.serve(Arc::clone(inner), inner.phase.subscribe()));
+        }
+        if let Some(path) = inner.options.watch.clone() {
+            let shared = Arc::clone(inner);
+            self.tasks
+                .spawn(watch::file(path, inner.phase.subscribe(), move || {
+                    shared.reload_and_log("the configuration file changed");
+                }));
+        }
+    }
+
+    /// Where the engine listens: the ports that were bound, whatever was configured.
+    pub fn addresses(&self) -> Addresses {
+        self.inner.addresses
+    }
+
+    /// The configuration in effect.
+    pub fn config(&self) -> Arc<Config> {
+        self.inner.config.load_full()
+    }
+
+    /// Reads the configuration again and puts all of it in effect, or none of it.
+    ///
+    /// # Errors
+    /// [`ReloadError`]: every reason why nothing has changed.
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        self.inner.reload()
+    }
+
+    /// Waits until the operator asks, over the admin socket, that the engine end.
+    pub async fn asked_to_stop(&self) {
+        let mut asked = self.inner.asked_to_stop.subscribe();
+        // The sender lives as long as the engine.
+        let _ = asked.wait_for(|asked| *asked).await;
+    }
+
+    /// Ends the engine in order: no new connections, exchanges under way may end within
+    /// `timeouts.drain`, then the rest is cut.
+    pub async fn drain(mut self) -> Drained {
+        let limit = self.inner.config.load().timeouts.drain;
+        self.inner.begin_drain();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let cut = match tokio::time::timeout(limit, ended).await {
+            Ok(()) => 0,
+            Err(_) => self.inner.slots.taken(),
+        };
+        self.inner.phase.send_replace(Phase::Over);
+        while self.tasks.join_next().await.is_some() {}
+        Drained { cut }
+    }
+}
+
+struct Socket {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Socket {
+    fn bind(key: &'static str, address: SocketAddr) -> Result<Self, StartError> {
+        let failed = |source| StartError::Bind {
+            key,
+            address,
+            source,
+        };
+        let listener = tcp::bind(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    fn bind_if(key: &'static str, address: Option<SocketAddr>) -> Result<Option<Self>, StartError> {
+        address.map(|address| Self::bind(key, address)).transpose()
+    }
+}

@@ -1,0 +1,160 @@
+//! What a configuration asks for, built before anything that runs is touched.
+
+use std::sync::Arc;
+
+use adit_config::{Config, Problem};
+use adit_plugins::identity::token::Authority;
+
+use super::{MoreFilters, ReloadError};
+use crate::assemble::Policies;
+use crate::edge;
+use crate::env::World;
+use crate::listen::names::OwnNames;
+use crate::listen::plain::PlainLimits;
+use crate::listen::tcp::Settings;
+use crate::tls::{CertificateError, Tls};
+
+/// Everything that can fail to be built.
+pub(super) struct Built {
+    pub(super) tls: Arc<Tls>,
+    pub(super) authority: Arc<Authority>,
+    pub(super) policies: Arc<Policies>,
+}
+
+impl Built {
+    /// Builds what `config` asks for, but for TLS where it is `kept` from before.
+    pub(super) fn new(
+        config: &Config,
+        world: &World,
+        more: Option<&MoreFilters>,
+        kept: Option<Arc<Tls>>,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let tls = match kept {
+            Some(tls) => Some(tls),
+            None => Tls::new(&config.certificates.files)
+                .map(Arc::new)
+                .map_err(|error| problems.push(of_certificate(config, &error)))
+                .ok(),
+        };
+        let authority = Authority::new(&config.auth.jwt_secret)
+            .map(Arc::new)
+            .map_err(|error| problems.push(config.problem("auth.jwt-secret", error.to_string())))
+            .ok();
+        let policies = authority.as_ref().and_then(|authority| {
+            let registry = adit_plugins::registry(Arc::clone(authority));
+            let registry = match more {
+                Some(more) => more(registry),
+                None => registry,
+            };
+            Policies::build(config, &registry, world.load())
+                .map(Arc::new)
+                .map_err(|found| problems.extend(found))
+                .ok()
+        });
+        match (tls, authority, policies) {
+            (Some(tls), Some(authority), Some(policies)) => Ok(Self {
+                tls,
+                authority,
+                policies,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn of_certificate(config: &Config, error: &CertificateError) -> Problem {
+    let files = &config.certificates.files;
+    let key = match error.path() {
+        Some(path) if path == files.key => "certificates.files.key",
+        Some(_) => "certificates.files.cert",
+        None => "certificates.files",
+    };
+    config.problem(key, error.to_string())
+}
+
+/// Builds everything `config` asks for and lets it go again.
+///
+/// # Errors
+/// Every reason why an engine with this configuration would not start, sockets aside.
+pub fn check(config: &Config) -> Result<(), Vec<Problem>> {
+    let world = World::for_check()
+        .map_err(|error| vec![config.problem("", format!("cannot be checked: {error}"))])?;
+    Built::new(config, &world, None, None).map(|_| ())
+}
+
+/// Refuses a configuration that differs from the one in effect in what cannot change.
+pub(super) fn needs_restart(before: &Config, after: &Config) -> Result<(), ReloadError> {
+    let changed = [
+        ("engine.host", before.engine.host != after.engine.host),
+        (
+            "engine.public-port",
+            before.engine.public_port != after.engine.public_port,
+        ),
+        (
+            "engine.threads",
+            before.engine.threads != after.engine.threads,
+        ),
+        (
+            "engine.state-dir",
+            before.engine.state_dir != after.engine.state_dir,
+        ),
+        ("listen.https", before.listen.https != after.listen.https),
+        ("listen.http", before.listen.http != after.listen.http),
+        (
+            "listen.metrics",
+            before.listen.metrics != after.listen.metrics,
+        ),
+        ("admin.socket", before.admin.socket != after.admin.socket),
+    ];
+    let keys: Vec<&str> = changed
+        .into_iter()
+        .filter_map(|(key, changed)| changed.then_some(key))
+        .collect();
+    match keys.is_empty() {
+        true => Ok(()),
+        false => Err(ReloadError::NeedsRestart(keys)),
+    }
+}
+
+/// The port the public reaches the engine at, which listens on `bound`.
+pub(super) fn public_port(config: &Config, bound: u16) -> u16 {
+    config.engine.public_port.unwrap_or(bound)
+}
+
+pub(super) fn listen_settings(config: &Config, names: OwnNames, built: &Built) -> Settings {
+    Settings {
+        names,
+        tls: Arc::clone(&built.tls),
+        hello_bytes: config.limits.hello_bytes,
+        hello_wait: config.timeouts.hello,
+    }
+}
+
+pub(super) fn plain_limits(config: &Config) -> PlainLimits {
+    PlainLimits {
+        header_bytes: config.limits.header_bytes,
+        header_fields: config.limits.header_fields,
+        header_wait: config.timeouts.http_header,
+        lingering: config.timeouts.lingering,
+        lingering_bytes: config.limits.lingering_bytes,
+    }
+}
+
+pub(super) fn edge_limits(config: &Config) -> edge::Limits {
+    let (limits, timeouts) = (&config.limits, &config.timeouts);
+    edge::Limits {
+        header_bytes: limits.header_bytes,
+        header_fields: limits.header_fields,
+        h2_streams: limits.h2_streams,
+        h2_resets_per_minute: limits.h2_resets_per_minute,
+        header_wait: timeouts.http_header,
+        idle: timeouts.http_idle,
+        body_idle: timeouts.body_idle,
+        lingering: timeouts.lingering,
+        lingering_bytes: limits.lingering_bytes,
+        upstream_idle_max: limits.upstream_idle_per_tunnel,
+        upstream_h2_streams: limits.upstream_h2_streams,
+        ..edge::Limits::default()
+    }
+}

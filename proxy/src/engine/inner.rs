@@ -1,0 +1,260 @@
+//! What runs in an engine, and how a reload replaces it piece by piece.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use adit_config::Config;
+use adit_filters::{Chain, TunnelInfo};
+use adit_plugins::identity::token::Authority;
+use adit_protocol::ProtocolError;
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::build::{self, Built};
+use super::directory::Directory;
+use super::explain::{self, Explanation};
+use super::{Addresses, Options, ReloadError, shelf};
+use crate::admin;
+use crate::agents::{self, Agents};
+use crate::api::Api;
+use crate::assemble::Policies;
+use crate::edge::{self, Counters, Edge};
+use crate::env::World;
+use crate::listen::front::{self, FrontProxies};
+use crate::listen::names::OwnNames;
+use crate::listen::plain::{self, PlainLimits};
+use crate::listen::redirect;
+use crate::listen::slots::Slots;
+use crate::listen::tcp::{Dispatch, Phase};
+use crate::metrics::{Access, Metrics, MetricsServer};
+use crate::properties::Effective;
+use crate::route::Routes;
+
+/// Everything that lives as long as the engine.
+pub(crate) struct Inner {
+    pub(super) config: ArcSwap<Config>,
+    pub(super) addresses: Addresses,
+    started: Instant,
+    pub(super) options: Options,
+    /// What filters of every load reach the world through.
+    world: World,
+    routes: Arc<Routes>,
+    agents: Arc<Agents>,
+    edge: Arc<Edge>,
+    pub(super) api: Arc<Api>,
+    api_authority: Arc<ArcSwap<Authority>>,
+    pub(super) dispatch: Arc<Dispatch>,
+    fronts: Arc<FrontProxies>,
+    redirect_limits: ArcSwap<PlainLimits>,
+    pub(super) metrics: Option<Arc<MetricsServer>>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) phase: watch::Sender<Phase>,
+    pub(super) asked_to_stop: watch::Sender<bool>,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+}
+
+impl Inner {
+    pub(super) fn new(
+        config: Config,
+        built: Built,
+        world: World,
+        (metrics, counters): (Arc<Metrics>, Arc<Counters>),
+        addresses: Addresses,
+        options: Options,
+    ) -> Self {
+        let port = build::public_port(&config, addresses.https.port());
+        let names = OwnNames::new(&config);
+        let routes = Arc::new(Routes::default());
+        routes.set_engine_hosts(names.all().map(str::to_owned));
+        let agents = Agents::new(
+            Arc::clone(&routes),
+            agents::Settings::of(&config, port),
+            agents::TokenAuthority::new(Arc::clone(&built.authority)),
+            assemble(Arc::clone(&built.policies)),
+        );
+        let inventory = Arc::new(shelf::Shelf {
+            agents: Arc::clone(&agents),
+            routes: Arc::clone(&routes),
+            port,
+        });
+        let api_authority = Arc::new(ArcSwap::new(Arc::clone(&built.authority)));
+        let api = Api::new(Arc::clone(&api_authority), inventory, SystemTime::now);
+        let fronts = Arc::new(FrontProxies::new(config.front.clone()));
+        let edge = Edge::new(edge::Parts {
+            directory: Arc::new(Directory(Arc::clone(&routes))),
+            fronts: Arc::clone(&fronts) as _,
+            api: api.router(),
+            counters,
+            limits: build::edge_limits(&config),
+            port,
+        });
+        let dispatch = Arc::new(Dispatch {
+            settings: ArcSwap::from_pointee(build::listen_settings(&config, names, &built)),
+            fronts: Arc::clone(&fronts),
+            edge: Arc::clone(&edge),
+            agents: Arc::clone(&agents),
+            metrics: metrics.listeners(),
+            connection_ids: AtomicU64::new(1),
+        });
+        let observed = (Arc::clone(&agents), Arc::clone(&routes));
+        let metrics = config.listen.metrics.is_some().then(|| {
+            Arc::new(MetricsServer {
+                metrics,
+                access: ArcSwap::from_pointee(Access::new(&config.listen)),
+                limits: build::plain_limits(&config),
+                refresh: Box::new(move |metrics| shelf::observe(metrics, &observed.0, &observed.1)),
+            })
+        });
+        Self {
+            world,
+            redirect_limits: ArcSwap::from_pointee(build::plain_limits(&config)),
+            slots: Slots::new(config.limits.connections),
+            config: ArcSwap::from_pointee(config),
+            addresses,
+            started: Instant::now(),
+            options,
+            routes,
+            agents,
+            edge,
+            api,
+            api_authority,
+            dispatch,
+            fronts,
+            metrics,
+            phase: watch::Sender::new(Phase::Serving),
+            asked_to_stop: watch::Sender::new(false),
+            reloading: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn reload(&self) -> Result<(), ReloadError> {
+        let _one = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let loader = self.options.loader.as_ref().ok_or(ReloadError::NoSource)?;
+        let config = loader().map_err(ReloadError::Config)?;
+        let before = self.config.load_full();
+        build::needs_restart(&before, &config)?;
+        let kept = (before.certificates.files == config.certificates.files)
+            .then(|| Arc::clone(&self.dispatch.settings.load().tls));
+        let built = Built::new(&config, &self.world, self.options.filters.as_ref(), kept)
+            .map_err(ReloadError::Config)?;
+        // Nothing below can fail: from here on it is all of it.
+        self.apply(config, built);
+        Ok(())
+    }
+
+    fn apply(&self, config: Config, built: Built) {
+        let port = build::public_port(&config, self.addresses.https.port());
+        let names = OwnNames::new(&config);
+        self.routes.set_engine_hosts(names.all().map(str::to_owned));
+        let settings = build::listen_settings(&config, names, &built);
+        self.dispatch.settings.store(Arc::new(settings));
+        self.fronts.set(config.front.clone());
+        self.slots.set_max(config.limits.connections);
+        self.redirect_limits
+            .store(Arc::new(build::plain_limits(&config)));
+        self.edge.set_limits(build::edge_limits(&config));
+        self.agents
+            .set_settings(agents::Settings::of(&config, port));
+        self.agents
+            .set_authority(agents::TokenAuthority::new(Arc::clone(&built.authority)));
+        self.api_authority.store(Arc::clone(&built.authority));
+        for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
+            tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.access.store(Arc::new(Access::new(&config.listen)));
+        }
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        if let Some(reloaded) = &self.options.reloaded {
+            reloaded(&config);
+        }
+        self.config.store(Arc::new(config));
+    }
+
+    /// Reloads on nobody's behalf: the log is where the outcome is read.
+    pub(crate) fn reload_and_log(&self, why: &str) {
+        match self.reload() {
+            Ok(()) => tracing::info!("{why}, and is in effect"),
+            Err(error) => {
+                for line in error.lines() {
+                    tracing::error!("{line}");
+                }
+                tracing::error!("{why}, and nothing of it is in effect");
+            }
+        }
+    }
+
+    pub(super) fn begin_drain(&self) {
+        self.api.set_ready(false);
+        self.phase.send_if_modified(|phase| {
+            let begins = *phase == Phase::Serving;
+            if begins {
+                *phase = Phase::Draining;
+            }
+            begins
+        });
+        self.edge.drain();
+        self.agents.drain();
+    }
+
+    pub(crate) fn ask_to_stop(&self) {
+        self.asked_to_stop.send_replace(true);
+    }
+
+    pub(crate) fn status(&self) -> admin::Status {
+        admin::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: self.config.load().engine.host.clone(),
+            https: self.addresses.https,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            draining: *self.phase.borrow() >= Phase::Draining,
+            connections: self.slots.taken(),
+            agents: self.agents.agent_count(),
+            tunnels: self.routes.len(),
+        }
+    }
+
+    pub(crate) fn explain(&self, host: &str) -> Explanation {
+        explain::explain(&self.routes, host)
+    }
+
+    /// Serves one connection to the plain HTTP port.
+    pub(super) async fn redirect(
+        self: Arc<Self>,
+        mut stream: tokio::net::TcpStream,
+        peer: SocketAddr,
+    ) {
+        let limits = self.redirect_limits.load_full();
+        let mut buffer = Vec::new();
+        if self.fronts.announces(peer.ip()) {
+            let header = front::read(&mut stream);
+            match tokio::time::timeout(limits.header_wait, header).await {
+                Ok(Ok((_, rest))) => buffer = rest.to_vec(),
+                Ok(Err(_)) | Err(_) => {
+                    self.dispatch.metrics.failed("proxy_header");
+                    return;
+                }
+            }
+        }
+        let port = build::public_port(&self.config.load(), self.addresses.https.port());
+        plain::serve(stream, buffer, &limits, |request| {
+            redirect::answer(request, port)
+        })
+        .await;
+    }
+}
+
+/// How agents get the chains of their tunnels.
+fn assemble(
+    policies: Arc<Policies>,
+) -> impl Fn(&TunnelInfo, &Effective) -> Result<Arc<Chain>, ProtocolError> {
+    move |info, properties| Ok(policies.chain(info, properties)?)
+}
