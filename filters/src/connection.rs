@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::chain::Refusal;
 use crate::facts::{Fact, Facts};
 
 /// The carrier a visitor arrived on.
@@ -109,17 +110,33 @@ pub struct Connection {
     info: Arc<ConnectionInfo>,
     tunnel: Arc<TunnelInfo>,
     facts: Facts,
+    lapses: Vec<Refusal>,
 }
 
 impl Connection {
-    /// Freezes what the connect hooks established. The chain does this; a driver needs it only where there is no chain.
+    /// Freezes what the connect hooks established. The chain does this; a driver needs it only where there is no
+    /// chain.
     #[must_use]
     pub fn new(info: Arc<ConnectionInfo>, tunnel: Arc<TunnelInfo>, facts: Facts) -> Self {
+        Self::with_lapses(info, tunnel, facts, Vec::new())
+    }
+
+    pub(crate) fn with_lapses(
+        info: Arc<ConnectionInfo>,
+        tunnel: Arc<TunnelInfo>,
+        facts: Facts,
+        lapses: Vec<Refusal>,
+    ) -> Self {
         Self {
             info,
             tunnel,
             facts,
+            lapses,
         }
+    }
+
+    pub(crate) fn lapses(&self) -> &[Refusal] {
+        &self.lapses
     }
 
     /// What was fixed before any filter.

@@ -126,13 +126,16 @@ impl Exchange {
         }
     }
 
-    /// Observers that failed and were passed over, for the log.
+    /// Observers that failed and were passed over, on the connection and on this exchange.
     #[must_use]
     pub fn lapses(&self) -> Vec<Refusal> {
-        lock(&self.lapses).clone()
+        let mut lapses = self.connection.lapses().to_vec();
+        lapses.extend_from_slice(&lock(&self.lapses));
+        lapses
     }
 
     pub(crate) fn lapse(&self, refusal: Refusal) {
+        report_lapse(&refusal);
         lock(&self.lapses).push(refusal);
     }
 
@@ -190,6 +193,30 @@ impl Skipped {
         self.0
             .get(usize::from(at / 64))
             .is_some_and(|word| word & (1 << (at % 64)) != 0)
+    }
+}
+
+/// Tells the operator that an observer failed. It may do so for every request: the first time, and each time the
+/// number of failures has doubled, is a warning.
+pub(crate) fn report_lapse(refusal: &Refusal) {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let total = COUNT.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+    let filter = refusal.by.as_deref().unwrap_or_default();
+    let detail = refusal.detail.as_deref().unwrap_or_default();
+    if total.is_power_of_two() {
+        tracing::warn!(
+            filter,
+            detail,
+            total,
+            "an observer could not decide and was passed over"
+        );
+    } else {
+        tracing::debug!(
+            filter,
+            detail,
+            total,
+            "an observer could not decide and was passed over"
+        );
     }
 }
 

@@ -346,6 +346,12 @@ async fn connect_hooks_close_fail_and_are_passed_over_when_observers() {
         passed.fact::<Identity>().is_none(),
         "what it half did is undone"
     );
+    let lapses = Chain::empty().exchange(passed).lapses();
+    assert_eq!(
+        lapses.first().and_then(|lapse| lapse.by.as_deref()),
+        Some("b"),
+        "and it is told"
+    );
     let mut closes = Probe::new("x", &log);
     closes.connect = |_| Ok(Admission::Close);
     let closed = compile([placed("x", closes.hooks())])
@@ -527,4 +533,24 @@ async fn an_empty_chain_passes_everything_and_grants_no_upgrade() {
     );
     let exchange = exchange(&chain).await;
     assert!(chain.request_body(&exchange).is_none() && chain.response_body(&exchange).is_none());
+}
+
+// Rule 5: the log runs for all, also for who never got in.
+#[tokio::test]
+async fn a_connection_that_was_refused_can_be_logged() {
+    let log = Seen::default();
+    let mut probe = Probe::new("a", &log);
+    probe.connect = |_| Ok(Admission::Refuse(Reason::Ip));
+    let chain = compile([placed("a", probe.hooks())]);
+    assert!(matches!(
+        chain.connect(info(), tunnel("t")).await,
+        Connected::Refused(_)
+    ));
+    let exchange = chain.denied(info(), tunnel("t"));
+    assert!(matches!(
+        chain.response(&mut head(403), &exchange).await,
+        Revised::Keep
+    ));
+    chain.log(&exchange, &outcome());
+    assert_eq!(seen(&log), "+a #a", "no response hook, one log");
 }

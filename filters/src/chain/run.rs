@@ -7,7 +7,7 @@ use http::{request, response};
 use super::{Chain, Connected, Decision, Gate, Refusal, Revised};
 use crate::connection::{Connection, ConnectionInfo, TunnelInfo};
 use crate::context::{ConnectCx, LogCx, RequestCx, ResponseCx};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, report_lapse};
 use crate::facts::Facts;
 use crate::hooks::DynOnRequest;
 use crate::outcome::Outcome;
@@ -19,6 +19,7 @@ impl Chain {
     /// connection reaches another tunnel.
     pub async fn connect(&self, info: Arc<ConnectionInfo>, tunnel: Arc<TunnelInfo>) -> Connected {
         let mut facts = Facts::default();
+        let mut lapses = Vec::new();
         for link in &self.connect {
             let known = facts.len();
             let mut cx = ConnectCx {
@@ -36,17 +37,36 @@ impl Chain {
                         by: link.name.clone(),
                     };
                 }
-                Err(_) if link.observer => facts.truncate(known),
+                Err(error) if link.observer => {
+                    let lapse = failure(&error, &link.name);
+                    report_lapse(&lapse);
+                    lapses.push(lapse);
+                    facts.truncate(known);
+                }
                 Err(error) => return Connected::Refused(failure(&error, &link.name)),
             }
         }
-        Connected::Admitted(Arc::new(Connection::new(info, tunnel, facts)))
+        Connected::Admitted(Arc::new(Connection::with_lapses(
+            info, tunnel, facts, lapses,
+        )))
     }
 
     /// A new exchange on an admitted connection.
     #[must_use]
     pub fn exchange(&self, connection: Arc<Connection>) -> Exchange {
         Exchange::new(connection, self.len)
+    }
+
+    /// An exchange on a connection that was refused or closed by [`connect`](Self::connect): only to be logged. It
+    /// has no facts, and no filter sees its response.
+    #[must_use]
+    pub fn denied(&self, info: Arc<ConnectionInfo>, tunnel: Arc<TunnelInfo>) -> Exchange {
+        let exchange = Exchange::new(
+            Arc::new(Connection::new(info, tunnel, Facts::default())),
+            self.len,
+        );
+        exchange.set_inward(0);
+        exchange
     }
 
     /// Sends a request down the chain. `asked` is the upgrade it wishes for; only that one can be granted.
