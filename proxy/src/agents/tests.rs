@@ -7,6 +7,7 @@
 )]
 
 mod control;
+mod hostile;
 mod limits;
 mod streams;
 mod tokens;
