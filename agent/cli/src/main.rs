@@ -1,3 +1,59 @@
-//! Adit.
+//! `adit`: publish private services through a self-hosted tunnel engine.
 
-fn main() {}
+mod cli;
+mod connection;
+mod failure;
+mod forward;
+mod inventory;
+mod logging;
+mod nc;
+mod process;
+mod terminal;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::cli::{Cli, Command};
+
+/// Allocations of many threads and sizes are this program's steady state.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe is no reason to fail twice.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp
+                | ErrorKind::DisplayVersion
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            };
+        }
+    };
+    logging::start(&cli.log);
+    process::raise_descriptor_limit();
+    let outcome = run(cli.command);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {}", failure::text(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command to its end. Each one brings the runtime it wants.
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Forward(args) => process::block_on(forward::run(args)),
+        Command::Nc(args) => process::block_on(nc::run(args)),
+        Command::Tunnel(args) => process::block_on(inventory::tunnels(args)),
+        Command::Client(args) => process::block_on(inventory::clients(args)),
+    }
+}

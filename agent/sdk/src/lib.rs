@@ -49,6 +49,8 @@ pub use status::{Status, TunnelInfo, TunnelStatus};
 pub use stream::Stream;
 pub use tunnel::Tunnel;
 
+pub use adit_protocol::Secret;
+pub use adit_protocol::hostname;
 pub use adit_protocol::liveness::Interval;
 pub use adit_protocol::message::{ServerDetails, TunnelProperties};
 pub use adit_protocol::{ErrorCode, ProtocolError};

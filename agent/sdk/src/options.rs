@@ -7,6 +7,7 @@ use adit_protocol::message::TunnelProperties;
 #[must_use]
 pub struct TunnelOptions {
     properties: TunnelProperties,
+    suggested: Option<String>,
 }
 
 impl TunnelOptions {
@@ -49,6 +50,14 @@ impl TunnelOptions {
         self.with(|properties| properties.hostname = Some(hostname.into()))
     }
 
+    /// A public host name to ask for as long as the engine does not refuse it; it may choose another.
+    /// For names that were made up, such as those of
+    /// [`hostname::derive`](adit_protocol::hostname::derive).
+    pub fn suggest_hostname(mut self, hostname: impl Into<String>) -> Self {
+        self.suggested = Some(hostname.into());
+        self
+    }
+
     /// A label, shown in listings.
     pub fn label(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.with(|properties| {
@@ -82,6 +91,10 @@ impl TunnelOptions {
     pub fn with(mut self, change: impl FnOnce(&mut TunnelProperties)) -> Self {
         change(&mut self.properties);
         self
+    }
+
+    pub(crate) fn suggested(&self) -> Option<&str> {
+        self.suggested.as_deref()
     }
 
     /// What goes to the engine.

@@ -32,7 +32,7 @@ struct Entries {
 pub(crate) struct Entry {
     pub(crate) key: u64,
     options: TunnelOptions,
-    /// The host name the engine chose, asked for again after a reconnect.
+    /// The host name suggested or chosen by the engine, asked for again after a reconnect.
     pinned: Mutex<Option<String>>,
     pub(crate) status: watch::Sender<TunnelStatus>,
     /// Where accepted streams go; gone when the tunnel is over.
@@ -77,8 +77,8 @@ impl Registry {
             entries.next += 1;
             let entry = Arc::new(Entry {
                 key,
+                pinned: Mutex::new(options.suggested().map(str::to_owned)),
                 options,
-                pinned: Mutex::default(),
                 status: watch::Sender::new(TunnelStatus::Waiting),
                 queue: Mutex::new(Some(queue)),
                 closing: AtomicBool::new(false),
@@ -145,8 +145,8 @@ impl Entry {
     /// What to ask of the engine.
     pub(crate) fn wanted(&self) -> TunnelProperties {
         let mut properties = self.options.properties().clone();
-        if let Some(hostname) = lock(&self.pinned).clone() {
-            properties.hostname = Some(hostname);
+        if properties.hostname.is_none() {
+            properties.hostname.clone_from(&lock(&self.pinned));
         }
         properties
     }

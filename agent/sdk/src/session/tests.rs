@@ -238,11 +238,11 @@ async fn a_hostname_still_held_is_asked_for_again_and_a_bad_request_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chosen_hostname_that_is_refused_later_is_let_go() {
+async fn a_suggested_hostname_that_is_refused_is_let_go() {
     let registry = Arc::new(Registry::new());
     let (queue, _streams) = mpsc::channel(1);
-    let entry = registry.add(TunnelOptions::http(), queue);
-    entry.pin(Some("chosen.t.example.com"));
+    let options = TunnelOptions::http().suggest_hostname("chosen.t.example.com");
+    registry.add(options, queue);
     let (session, mut script) = open(&registry, None).await;
     let _session = tokio::spawn(session.run());
     let request = script.tunnel_request().await;
