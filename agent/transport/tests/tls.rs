@@ -26,8 +26,8 @@ struct Engine {
     accepted: JoinHandle<io::Result<tls::ServerStream<TcpStream>>>,
 }
 
-/// Accepts one connection, with a certificate for `NAME` and the given ALPN.
-async fn engine(alpn: &[u8]) -> Engine {
+/// What an engine with a certificate for `NAME` answers with, and that certificate.
+fn config(alpn: &[u8]) -> (Arc<rustls::ServerConfig>, String) {
     let key = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).unwrap();
     let mut config = rustls::ServerConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
@@ -39,15 +39,21 @@ async fn engine(alpn: &[u8]) -> Engine {
         )
         .unwrap();
     config.alpn_protocols = vec![alpn.to_vec()];
+    (Arc::new(config), key.cert.pem())
+}
+
+/// Accepts one connection, with a certificate for `NAME` and the given ALPN.
+async fn engine(alpn: &[u8]) -> Engine {
+    let (config, ca) = config(alpn);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let accepted = tokio::spawn(async move {
         let (tcp, _) = listener.accept().await?;
-        tls::accept(Arc::new(config), tcp, Duration::from_secs(10)).await
+        tls::accept(config, tcp, Duration::from_secs(10)).await
     });
     Engine {
         address: format!("{NAME}:{port}").parse().unwrap(),
-        ca: key.cert.pem(),
+        ca,
         accepted,
     }
 }
@@ -87,6 +93,35 @@ async fn both_ends_agree_on_tls_1_3_and_the_post_quantum_group() {
     let session = server.get_ref().get_ref().1;
     assert_eq!(session.alpn_protocol(), Some(adit_protocol::ALPN));
     assert_eq!(session.server_name(), Some(NAME));
+}
+
+#[tokio::test]
+async fn a_second_connection_resumes_the_session_of_the_first() {
+    // Every stream is a connection: without this each pays for a signature and its verification.
+    let (config, ca) = config(adit_protocol::ALPN);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let address: EngineAddress = format!("{NAME}:{port}").parse().unwrap();
+    let connector = connector(&ca, None);
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        let accept = async {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let limit = Duration::from_secs(10);
+            let mut server = tls::accept(Arc::clone(&config), tcp, limit).await.unwrap();
+            server.write_all(b"x").await.unwrap();
+            server
+        };
+        let (client, _server) = tokio::join!(connector.connect(&address), accept);
+        let mut client = client.unwrap();
+        // Tickets come before the first byte of payload.
+        assert_eq!(client.read_u8().await.unwrap(), b'x');
+        kinds.push(client.get_ref().get_ref().1.handshake_kind().unwrap());
+    }
+    assert_eq!(
+        kinds,
+        [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed]
+    );
 }
 
 #[tokio::test]
