@@ -54,9 +54,11 @@ impl Policies {
             problems.sort_by(|one, other| one.place().cmp(other.place()));
             // Two projects may share the policy that is wrong.
             problems.dedup();
+            // A job may hold what would end it when let go.
+            load.cancel();
             return Err(problems);
         }
-        let token = token(registry, &load)?;
+        let token = token(registry, &load).inspect_err(|_| load.cancel())?;
         Ok(Self {
             projects,
             token,

@@ -361,8 +361,8 @@ fn every_problem_of_every_policy_is_reported_with_its_position() {
     .unwrap();
     let expected = [
         "engine.toml:9:47: policy.unused.filters.0.allow.1: `here` is not an address or network",
-        "engine.toml:10:1: policy.unused.filters.1.use: unknown filter `geopi`, use one of `trusted-ips`, `token`",
-        "engine.toml:11:1: policy.unused.filters.2.when.path: in path pattern `/adm*`, `*` must stand for a whole segment",
+        "engine.toml:10:9: policy.unused.filters.1.use: unknown filter `geopi`, use one of `trusted-ips`, `token`",
+        "engine.toml:11:34: policy.unused.filters.2.when.path: in path pattern `/adm*`, `*` must stand for a whole segment",
         "engine.toml:14:33: policy.edge.filters.0.orgins: unknown key `orgins`, did you mean `origins`?",
     ];
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
@@ -451,8 +451,9 @@ impl Filter for Works {
     fn new(_: Nothing, env: &mut Env) -> Result<Self, ConfigError> {
         RUNNING.fetch_add(1, Ordering::AcqRel);
         let running = Running;
+        let held = env.clone();
         let job = Box::pin(async move {
-            let _running = running;
+            let _running = (running, held);
             std::future::pending::<()>().await;
         });
         env.jobs.spawn("works", job).map_err(|error| ConfigError {
@@ -489,6 +490,12 @@ async fn a_reload_ends_the_jobs_of_what_it_replaces() {
         chain.rows().any(|row| &*row.name == "p/works"),
         "exchanges under way keep their chain"
     );
+    // A load that fails leaves no job behind either, though one keeps its environment.
+    let broken = text.replace("'works' }", "'works' }, { use = 'nonsense' }");
+    assert!(Policies::build(&config(&broken), &registry, world.load()).is_err());
+    while RUNNING.load(Ordering::Acquire) > 1 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
