@@ -8,5 +8,6 @@
 )]
 
 pub mod edge;
+pub mod engine;
 pub mod origin;
 pub mod visitor;

@@ -38,6 +38,10 @@ pub(crate) enum Command {
     Nc(NcArgs),
     Tunnel(TunnelArgs),
     Client(ClientArgs),
+    #[cfg(feature = "engine")]
+    Dev(crate::dev::DevArgs),
+    #[cfg(feature = "engine")]
+    Engine(crate::engine::EngineArgs),
 }
 
 #[cfg(test)]

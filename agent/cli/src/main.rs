@@ -2,6 +2,10 @@
 
 mod cli;
 mod connection;
+#[cfg(feature = "engine")]
+mod dev;
+#[cfg(feature = "engine")]
+mod engine;
 mod failure;
 mod forward;
 mod inventory;
@@ -54,6 +58,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Forward(args) => process::block_on(forward::run(args)),
         Command::Nc(args) => process::block_on(nc::run(args)),
         Command::Tunnel(args) => process::block_on(inventory::tunnels(args)),
+        #[cfg(feature = "engine")]
+        Command::Engine(args) => engine::run(args),
+        #[cfg(feature = "engine")]
+        Command::Dev(args) => process::block_on(dev::run(args)),
         Command::Client(args) => process::block_on(inventory::clients(args)),
     }
 }

@@ -1,0 +1,181 @@
+//! A whole engine on loopback, from a configuration as an operator writes it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use adit_agent::{Client, Tunnel, TunnelOptions};
+use adit_config::{Config, Secret};
+use adit_plugins::identity::token::{Authority, Claims};
+use adit_proxy::engine::{Engine, Options};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// The engine's own host.
+pub const ENGINE_HOST: &str = "edge.localhost";
+
+/// A secret only tests know.
+pub const SECRET: &str = "a secret that is long enough for tests";
+
+/// A running engine and the folder of its files.
+pub struct TestEngine {
+    pub engine: Engine,
+    pub folder: tempfile::TempDir,
+}
+
+impl TestEngine {
+    /// Starts an engine; `more` is TOML after the tables every test has.
+    pub async fn start(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        certificates(folder.path(), ENGINE_HOST);
+        fs::write(
+            folder.path().join("engine.toml"),
+            config(folder.path(), more),
+        )
+        .unwrap();
+        let path = folder.path().join("engine.toml");
+        let load = move || Config::load(&path, std::iter::empty());
+        let options = Options {
+            loader: Some(Box::new(load.clone())),
+            ..Options::default()
+        };
+        let config = load().unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let engine = Engine::start(config, options).await.unwrap();
+        Self { engine, folder }
+    }
+
+    /// Replaces what follows the tables every test has, without a reload.
+    pub fn rewrite(&self, more: &str) {
+        let folder = self.folder.path();
+        fs::write(folder.join("engine.toml"), config(folder, more)).unwrap();
+    }
+
+    pub fn port(&self) -> u16 {
+        self.engine.addresses().https.port()
+    }
+
+    /// A token with these claims.
+    pub fn token(&self, claims: &Claims) -> String {
+        let authority = Authority::new(&Secret::new(SECRET.to_owned())).unwrap();
+        authority.mint(claims).unwrap()
+    }
+
+    /// An agent of a user that may do everything.
+    pub async fn client(&self) -> Client {
+        Client::builder()
+            .engine(format!("{ENGINE_HOST}:{}", self.port()))
+            .ca_file(self.folder.path().join("ca.pem"))
+            .token(self.token(&Claims::default()))
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    /// A published tunnel whose service answers each request with its own head.
+    pub async fn publish(&self, client: &Client, options: TunnelOptions) -> String {
+        let tunnel = client.create_tunnel(options).await.unwrap();
+        let host = tunnel.info().unwrap().hostname().unwrap().to_owned();
+        tokio::spawn(answer(tunnel));
+        host
+    }
+
+    /// A visitor's connection, in the HTTP version of `alpn`.
+    pub async fn visit(&self, host: &str, alpn: &str) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(self.folder.path().join("ca.pem")).unwrap();
+        roots.add(ca).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        let socket = TcpStream::connect(self.engine.addresses().https)
+            .await
+            .unwrap();
+        let name = ServerName::try_from(host.to_owned()).unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, socket)
+            .await
+            .unwrap()
+    }
+
+    /// One `GET` on a connection of its own: status and everything that came.
+    pub async fn get(&self, host: &str, path: &str, fields: &str) -> (u16, String) {
+        let mut stream = self.visit(host, "http/1.1").await;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}:{}\r\nConnection: close\r\n{fields}\r\n",
+            self.port()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _close_notify_or_not = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        (status.parse().unwrap_or_default(), answer)
+    }
+}
+
+fn config(folder: &Path, more: &str) -> String {
+    let file = |name: &str| folder.join(name).display().to_string();
+    format!(
+        "[engine]\nhost = \"{ENGINE_HOST}\"\n\
+         [listen]\nhttps = \"127.0.0.1:0\"\n\
+         [certificates]\nfiles = {{ cert = {:?}, key = {:?} }}\n\
+         [auth]\njwt-secret = {{ file = {:?} }}\n{more}",
+        file("cert.pem"),
+        file("key.pem"),
+        file("jwt.secret"),
+    )
+}
+
+/// Writes a CA, and a certificate for the engine and its tunnels.
+pub fn certificates(folder: &Path, host: &str) {
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    fs::write(
+        folder.join("ca.pem"),
+        ca.self_signed(&ca_key).unwrap().pem(),
+    )
+    .unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let names = vec![host.to_owned(), format!("*.t.{host}")];
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(names).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+    fs::write(folder.join("cert.pem"), leaf.pem()).unwrap();
+    fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+    fs::write(folder.join("jwt.secret"), SECRET).unwrap();
+}
+
+/// Answers every request on every stream of a tunnel with the head it had.
+async fn answer(mut tunnel: Tunnel) {
+    while let Ok(mut stream) = tunnel.accept().await {
+        tokio::spawn(async move {
+            let mut head = Vec::new();
+            loop {
+                let mut chunk = [0; 4096];
+                match stream.read(&mut chunk).await {
+                    Ok(count) if count > 0 => head.extend_from_slice(&chunk[..count]),
+                    _ => return,
+                }
+                if !head.ends_with(b"\r\n\r\n") {
+                    continue;
+                }
+                let start = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
+                let answer = [start.as_bytes(), &head].concat();
+                if stream.write_all(&answer).await.is_err() {
+                    return;
+                }
+                head.clear();
+            }
+        });
+    }
+}
