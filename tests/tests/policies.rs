@@ -117,9 +117,9 @@ async fn an_upgrade_needs_its_filter_and_an_origin_it_knows() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = vec![0; 64];
-        stream.read_exact(&mut answer[..12]).await.unwrap();
-        let answer = String::from_utf8_lossy(&answer[..12]).into_owned();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
         assert_eq!(answer, format!("HTTP/1.1 {status}"), "{config}");
     }
 }

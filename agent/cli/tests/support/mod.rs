@@ -19,10 +19,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// How long anything may take before a test gives it up.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The binary under test, in an environment of its own.
-pub fn adit(folder: &Path) -> Command {
+pub(crate) fn adit(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adit"));
     command.current_dir(folder).env("HOME", folder);
     for name in [
@@ -37,7 +37,7 @@ pub fn adit(folder: &Path) -> Command {
 }
 
 /// Runs to the end and returns what was printed.
-pub fn output(command: &mut Command) -> String {
+pub(crate) fn output(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),
@@ -49,14 +49,14 @@ pub fn output(command: &mut Command) -> String {
 }
 
 /// A process whose lines a test waits for. Killed when dropped.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
 }
 
 impl Running {
-    pub fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -84,7 +84,7 @@ impl Running {
     }
 
     /// Waits for a line that `wanted` makes something of.
-    pub fn wait<T>(&mut self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&mut self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -99,23 +99,23 @@ impl Running {
         }
     }
 
-    pub fn wait_for(&mut self, part: &str) -> String {
+    pub(crate) fn wait_for(&mut self, part: &str) -> String {
         self.wait(part, |line| line.contains(part).then(|| line.to_owned()))
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let status = Command::new("kill").args(["-s", name, &id]).status();
         assert!(status.unwrap().success());
     }
 
     /// Ends it as a crash would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    pub fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -142,7 +142,7 @@ impl Drop for Running {
 }
 
 /// A port that was free a moment ago, for servers that must come back on the same one.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -151,7 +151,7 @@ pub fn free_port() -> u16 {
 }
 
 /// What `url` answers, asked over TLS on loopback with trust in `ca` alone.
-pub fn fetch(url: &str, ca: &Path) -> std::io::Result<(u16, String)> {
+pub(crate) fn fetch(url: &str, ca: &Path) -> std::io::Result<(u16, String)> {
     let rest = url.strip_prefix("https://").unwrap();
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
@@ -186,7 +186,7 @@ pub fn fetch(url: &str, ca: &Path) -> std::io::Result<(u16, String)> {
 }
 
 /// Asks until it answers with this status; how long that took.
-pub fn fetch_until(url: &str, ca: &Path, status: u16) -> Duration {
+pub(crate) fn fetch_until(url: &str, ca: &Path, status: u16) -> Duration {
     let began = Instant::now();
     let mut last = String::new();
     while began.elapsed() < PATIENCE {
@@ -194,14 +194,17 @@ pub fn fetch_until(url: &str, ca: &Path, status: u16) -> Duration {
             Ok((got, _)) if got == status => return began.elapsed(),
             other => last = format!("{other:?}"),
         }
-        // Polling a process from outside; nothing announces that it is back.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a process is polled from outside: nothing announces that it is back"
+        )]
         std::thread::sleep(Duration::from_millis(20));
     }
     panic!("{url} never answered {status}, last {last}");
 }
 
 /// A web service on loopback that answers every request with `text`.
-pub fn service(text: &'static str) -> u16 {
+pub(crate) fn service(text: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
