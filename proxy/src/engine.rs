@@ -188,6 +188,11 @@ impl Engine {
         self.inner.reload()
     }
 
+    /// Reloads and writes the outcome to the log; `why` begins the line.
+    pub fn reload_and_log(&self, why: &str) {
+        self.inner.reload_and_log(why);
+    }
+
     /// Waits until the operator asks, over the admin socket, that the engine end.
     pub async fn asked_to_stop(&self) {
         let mut asked = self.inner.asked_to_stop.subscribe();
