@@ -23,13 +23,25 @@ pub struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permissions: Option<Vec<String>>,
     /// Issued at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "seconds"
+    )]
     pub iat: Option<f64>,
     /// Not valid before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "seconds"
+    )]
     pub nbf: Option<f64>,
     /// Not valid from then on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "seconds"
+    )]
     pub exp: Option<f64>,
     /// The token's own id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +55,17 @@ pub struct Claims {
     /// An older form of the boundary, which is refused rather than ignored.
     #[serde(default, skip_serializing)]
     pub tunnels_grants: Option<Value>,
+}
+
+/// Whole seconds are written as integers: there are clients that read nothing else.
+fn seconds<S: serde::Serializer>(time: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        // Casting saturates, so a number beyond the integers comes back as another.
+        Some(seconds) if (*seconds as i64) as f64 == *seconds => {
+            serializer.serialize_i64(*seconds as i64)
+        }
+        other => other.serialize(serializer),
+    }
 }
 
 /// The boundary claim.
@@ -85,5 +108,24 @@ impl TokenKind {
             Self::Pat => "pat",
             Self::App => "app",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_seconds_are_integers() {
+        let text = |seconds| {
+            let claims = Claims {
+                exp: Some(seconds),
+                ..Claims::default()
+            };
+            serde_json::to_string(&claims).unwrap_or_default()
+        };
+        assert_eq!(text(1_800_000_000.0), r#"{"exp":1800000000}"#);
+        assert_eq!(text(1.5), r#"{"exp":1.5}"#);
+        assert_eq!(text(1e300), r#"{"exp":1e+300}"#);
     }
 }
