@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -48,38 +48,27 @@ impl Fake {
 }
 
 /// Stands until told.
-pub struct FakeClock {
-    origin: Instant,
-    passed: Mutex<Duration>,
-}
+#[derive(Default)]
+pub struct FakeClock(Mutex<Duration>);
 
 /// 2027-01-15T08:00:00Z, in seconds since 1970.
 const EPOCH_SECONDS: u64 = 1_800_000_000;
 
-impl Default for FakeClock {
-    fn default() -> Self {
-        Self {
-            origin: Instant::now(),
-            passed: Mutex::default(),
-        }
-    }
-}
-
 impl FakeClock {
     /// Lets time pass.
     pub fn advance(&self, by: Duration) {
-        let mut passed = lock(&self.passed);
+        let mut passed = lock(&self.0);
         *passed = passed.saturating_add(by);
     }
 }
 
 impl Clock for FakeClock {
     fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_SECONDS) + *lock(&self.passed)
+        SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_SECONDS) + *lock(&self.0)
     }
 
-    fn monotonic(&self) -> Instant {
-        self.origin + *lock(&self.passed)
+    fn monotonic(&self) -> Duration {
+        *lock(&self.0)
     }
 
     /// Time passes at once.
@@ -145,7 +134,7 @@ impl HttpClient for FakeHttp {
 
 /// A map, without bounds.
 #[derive(Default)]
-pub struct FakeStore(Mutex<BTreeMap<String, (Bytes, Instant)>>);
+pub struct FakeStore(Mutex<BTreeMap<String, (Bytes, Duration)>>);
 
 struct StoreView {
     of: Arc<FakeStore>,
@@ -155,9 +144,9 @@ struct StoreView {
 impl StoreView {
     fn live(
         &self,
-        map: &BTreeMap<String, (Bytes, Instant)>,
+        map: &BTreeMap<String, (Bytes, Duration)>,
         key: &str,
-    ) -> Option<(Bytes, Instant)> {
+    ) -> Option<(Bytes, Duration)> {
         map.get(key)
             .filter(|(_, until)| *until > self.clock.monotonic())
             .cloned()

@@ -9,7 +9,7 @@ mod store;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::exchange::Slot;
 use crate::filter::ConfigError;
@@ -89,8 +89,8 @@ impl Env {
 pub trait Clock: Send + Sync {
     /// The calendar's time, for expiry and logs. It may jump.
     fn now(&self) -> SystemTime;
-    /// A time that never goes back, for measuring.
-    fn monotonic(&self) -> Instant;
+    /// Time since some fixed moment, for measuring: it never goes back.
+    fn monotonic(&self) -> Duration;
     /// Waits.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }

@@ -65,7 +65,7 @@ impl World {
         runtime: Option<Handle>,
         inside: &[String],
     ) -> Result<Self, OutboundError> {
-        let clock = Arc::new(SystemClock);
+        let clock = Arc::new(SystemClock::default());
         Ok(Self {
             random: Arc::new(OsRandom),
             http: Arc::new(OutboundHttp::new(inside)?),

@@ -57,7 +57,8 @@ struct MemoryStore {
 #[derive(Clone)]
 struct Kept {
     value: Stored,
-    until: Instant,
+    /// By the clock's monotonic time.
+    until: Duration,
     ttl: Duration,
 }
 
@@ -107,9 +108,8 @@ impl MemoryStore {
         Self { clock, cache }
     }
 
-    fn until(&self, ttl: Duration) -> Instant {
-        let now = self.clock.monotonic();
-        now.checked_add(ttl).unwrap_or(now)
+    fn until(&self, ttl: Duration) -> Duration {
+        self.clock.monotonic().saturating_add(ttl)
     }
 
     fn live(&self, kept: Kept) -> Option<Kept> {

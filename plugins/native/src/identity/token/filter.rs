@@ -24,6 +24,9 @@ use super::query::{self, QueryToken};
 
 const NAME: &str = "token";
 
+/// The fact's name.
+const PROOF: &str = "token-proof";
+
 /// The filter has no settings yet: what a token may do is in the token.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,7 +77,7 @@ pub struct TokenProof {
 }
 
 impl Fact for TokenProof {
-    const NAME: &'static str = "token-proof";
+    const NAME: &'static str = PROOF;
 }
 
 /// Where a token was found.

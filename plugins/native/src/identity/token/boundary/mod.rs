@@ -5,6 +5,7 @@
 
 mod fields;
 mod parse;
+mod shape;
 #[cfg(test)]
 mod tests;
 
