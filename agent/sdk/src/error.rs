@@ -1,5 +1,6 @@
 //! What can go wrong between an agent and its engine.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ pub enum Error {
     /// The engine refused.
     #[error(transparent)]
     Engine(ProtocolError),
+    /// The connection ended without a word: the engine was killed, or the network was.
+    #[error("the engine has gone away")]
+    Gone,
     /// The opening of a stream went wrong.
     #[error("stream handshake failed: {0}")]
     Handshake(HandshakeError),
@@ -69,6 +73,7 @@ impl Error {
             Self::Connect(error) => !matches!(**error, ConnectError::Address(_)),
             Self::Channel(_)
             | Self::Ended
+            | Self::Gone
             | Self::Handshake(_)
             | Self::InvalidTunnel
             | Self::Lost(_)
@@ -115,6 +120,8 @@ impl From<ReadError> for Error {
         match error {
             ReadError::Closed => Self::Ended,
             ReadError::Timeout(limit) => Self::Timeout(limit),
+            ReadError::Io(error) => error.into(),
+            ReadError::Truncated => Self::Gone,
             other => Self::Lost(Arc::new(other)),
         }
     }
@@ -122,13 +129,21 @@ impl From<ReadError> for Error {
 
 impl From<WriteError> for Error {
     fn from(error: WriteError) -> Self {
-        Self::Lost(Arc::new(error))
+        match error {
+            WriteError::Io(error) => error.into(),
+            other => Self::Lost(Arc::new(other)),
+        }
     }
 }
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Self::Lost(Arc::new(ReadError::Io(error)))
+        match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof => {
+                Self::Gone
+            }
+            _ => Self::Lost(Arc::new(ReadError::Io(error))),
+        }
     }
 }
 

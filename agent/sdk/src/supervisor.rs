@@ -57,9 +57,6 @@ impl Supervisor {
                 }
             };
             tracing::debug!(%reason, "the control channel is lost");
-            for entry in self.registry.entries() {
-                entry.status.send_replace(TunnelStatus::Waiting);
-            }
             let hopeless = !reason.is_retryable() || (!was_online && reason.is_mismatch());
             let wait = backoff.next(Instant::now(), random());
             let (false, Some(retry_in)) = (hopeless, wait) else {
@@ -68,6 +65,9 @@ impl Supervisor {
             self.registry
                 .status
                 .send_replace(Status::Disconnected { reason, retry_in });
+            for entry in self.registry.entries() {
+                entry.status.send_replace(TunnelStatus::Waiting);
+            }
             if self.pause(retry_in).await.is_none() {
                 return self.registry.finish(None);
             }

@@ -74,10 +74,7 @@ async fn copy_out(
     use tokio::io::AsyncReadExt;
     let mut buffer = vec![0; adit_transport::relay::BUFFER_LEN];
     loop {
-        let len = from
-            .read(&mut buffer)
-            .await
-            .context("the connection broke off")?;
+        let len = from.read(&mut buffer).await.map_err(broke_off)?;
         let Some(bytes) = buffer.get(..len).filter(|bytes| !bytes.is_empty()) else {
             return Ok(());
         };
@@ -85,6 +82,15 @@ async fn copy_out(
             .await
             .context("cannot write the output")?;
         to.flush().await.context("cannot write the output")?;
+    }
+}
+
+/// A reset, by whichever of its names, needs no further explanation.
+fn broke_off(error: std::io::Error) -> anyhow::Error {
+    use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+    match error.kind() {
+        ConnectionReset | UnexpectedEof => anyhow::anyhow!("the peer broke the connection off"),
+        _ => anyhow::Error::new(error).context("the connection broke off"),
     }
 }
 
