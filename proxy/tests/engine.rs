@@ -372,3 +372,30 @@ async fn draining_lets_go_of_idle_visitors_and_cuts_the_rest_in_time() {
     assert!(matches!(stuck.read(&mut [0; 1]).await, Ok(0) | Err(_)));
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn an_engine_that_is_dropped_leaves_nothing_behind() {
+    let site = start("").await;
+    let mut stream = site.tls(HOST, &[b"http/1.1"]).await.unwrap();
+    let (address, socket) = (site.https(), site.folder.path().join("admin.sock"));
+    drop(site.engine);
+    assert!(matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+    assert!(TcpStream::connect(address).await.is_err());
+    assert!(!socket.exists());
+}
+
+#[tokio::test]
+async fn many_reloads_keep_nothing() {
+    let more =
+        "[policy.p]\nfilters = [{ use = 'stream-summary' }]\n[project.default]\npolicies = ['p']";
+    let site = start(more).await;
+    let descriptors = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    site.engine.reload().unwrap();
+    let before = descriptors();
+    for _ in 0..100 {
+        site.engine.reload().unwrap();
+    }
+    // Other tests of this process open and close descriptors of their own meanwhile.
+    assert!(descriptors() < before + 100);
+    site.get(HOST, "/api/health/ready").await;
+}

@@ -474,4 +474,40 @@ mod tests {
             );
         }
     }
+
+    proptest::proptest! {
+        /// Whatever comes, however it is cut: no panic, and the same outcome as all at once.
+        #[test]
+        fn the_cuts_between_segments_change_nothing(
+            name in "[a-zA-Z0-9.-]{0,40}",
+            payload in 1usize..200,
+            flips in proptest::collection::vec((0usize..400, 0u8..=255), 0..4),
+            step in 1usize..50,
+        ) {
+            let message = message_with(&[name_extension(name.as_bytes())]);
+            let mut bytes = records(&message, payload);
+            for (position, value) in flips {
+                if let Some(byte) = bytes.get_mut(position) {
+                    *byte = value;
+                }
+            }
+            let whole = heard(&bytes);
+            let mut recorder = Recorder::default();
+            let mut pieces = Ok(None);
+            for end in (0..bytes.len()).step_by(step).chain([bytes.len()]) {
+                pieces = recorder.advance(&bytes[..end]);
+                if !matches!(pieces, Ok(None)) {
+                    break;
+                }
+            }
+            match (whole, pieces) {
+                (Ok(Some(whole)), Ok(Some(pieces))) => {
+                    proptest::prop_assert_eq!(whole.server_name, pieces.server_name);
+                    proptest::prop_assert_eq!(whole.alpn, pieces.alpn);
+                }
+                (Ok(None), Ok(None)) | (Err(_), Err(_)) => {}
+                (whole, pieces) => panic!("{whole:?} at once, {pieces:?} in pieces"),
+            }
+        }
+    }
 }
