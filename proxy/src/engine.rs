@@ -12,6 +12,7 @@ mod watch;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_config::{Config, Problem};
 use adit_filters::Registry;
@@ -34,6 +35,9 @@ pub(crate) use inner::Inner;
 /// Connections to the metrics at a time: a scraper needs one, and must get it when all other
 /// places are taken.
 const METRICS_CONNECTIONS_MAX: usize = 64;
+
+/// How long filters may take, when the engine has ended, to write what is left in their logs.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Reads the configuration anew.
 pub type Loader = Box<dyn Fn() -> Result<Config, Vec<Problem>> + Send + Sync>;
@@ -205,13 +209,21 @@ impl Engine {
     pub async fn drain(mut self) -> Drained {
         let limit = self.inner.config.load().timeouts.drain;
         self.inner.begin_drain();
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let relays = Arc::clone(&self.inner.agents);
+        let ended = async {
+            while self.tasks.join_next().await.is_some() {}
+            relays.relays_ended().await;
+        };
         let cut = match tokio::time::timeout(limit, ended).await {
             Ok(()) => 0,
             Err(_) => self.inner.slots.taken(),
         };
         self.inner.phase.send_replace(Phase::Over);
         while self.tasks.join_next().await.is_some() {}
+        let world = self.inner.world.clone();
+        drop((relays, self));
+        // Chains that a cut exchange still holds keep their writers; those are not waited for.
+        let _given_up = tokio::time::timeout(LAST_WORDS, world.threads_ended()).await;
         Drained { cut }
     }
 }

@@ -78,6 +78,7 @@ async fn a_tunnel_with_token_auth_asks_for_a_token() {
                 !answer.contains(&token),
                 "a token reached the service: {answer}"
             );
+            assert!(answer.contains("x-rstream-auth-method: token"), "{answer}");
             if path.contains("b=1") {
                 assert!(answer.contains("GET /a?b=1 "), "{answer}");
             }
@@ -171,6 +172,9 @@ async fn each_exchange_leaves_one_summary_without_secrets() {
     let fields = format!("Authorization: Bearer {token}\r\nUser-Agent: tests\r\n");
     assert_eq!(engine.get(&host, "/a?x=1", &fields).await.0, 200);
     assert_eq!(engine.get(&host, "/b", "").await.0, 401);
+    let refused = TunnelOptions::http().trusted_ips(["198.51.100.1"]);
+    let elsewhere = engine.publish(&client, refused).await;
+    assert_eq!(engine.get(&elsewhere, "/c", "").await.0, 403);
     engine.engine.drain().await;
     let text = fs::read_to_string(&file).unwrap();
     assert!(!text.contains(&token), "{text}");
@@ -178,11 +182,12 @@ async fn each_exchange_leaves_one_summary_without_secrets() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(lines.len(), 2, "{text}");
+    assert_eq!(lines.len(), 3, "{text}");
     let decision = |at: usize| lines[at]["object"]["firewall"]["decision"].clone();
+    assert_eq!(decision(0), "allowed", "{text}");
     assert_eq!(
-        (decision(0), decision(1)),
-        ("allowed".into(), "denied".into()),
+        (decision(1), decision(2)),
+        ("denied".into(), "denied".into()),
         "{text}"
     );
 }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use adit_filters::{By, Cause, Chain, Decision, Exchange, Reason, Refusal, Reply, Revised};
+use adit_filters::{
+    By, Cause, Chain, Decision, Exchange, Identity, Reason, Refusal, Reply, Revised,
+};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header, request, response};
 
@@ -47,8 +49,7 @@ impl Begun<'_> {
             .await;
         let connection = match admitted {
             Ok(connection) => connection,
-            Err(Denied::Refused(refusal)) => return self.refused_at_connect(refusal),
-            Err(Denied::Closed) => return Answer::Close,
+            Err(denied) => return self.denied(&head, denied, clock, started, asked.as_ref()),
         };
         let mut exchange = self.chain.exchange(connection);
         let kind = asked.as_ref().map(|asked| asked.kind);
@@ -68,7 +69,7 @@ impl Begun<'_> {
                 return Answer::Close;
             }
         };
-        let trailers = self.forwarded_form(&mut head);
+        let trailers = self.forwarded_form(&mut head, &record);
         if let Some(asked) = asked {
             if !granted {
                 let refusal = Refusal {
@@ -163,7 +164,7 @@ impl Begun<'_> {
 
     /// Takes off what is not the upstream's and puts on what the edge vouches for; says whether the
     /// visitor takes trailers.
-    fn forwarded_form(&self, head: &mut request::Parts) -> bool {
+    fn forwarded_form(&self, head: &mut request::Parts, record: &Record) -> bool {
         let trailers = fields::strip_hop_by_hop(&mut head.headers);
         let chain = self.front_chain(&head.headers);
         fields::strip_identity(&mut head.headers);
@@ -179,6 +180,9 @@ impl Begun<'_> {
             port: self.visit.edge.port,
         };
         fields::set_forwarded(&mut head.headers, origin);
+        if let Some(identity) = record.exchange().fact::<Identity>() {
+            fields::set_identity(&mut head.headers, identity);
+        }
         trailers
     }
 
@@ -252,15 +256,28 @@ impl Begun<'_> {
         ))
     }
 
-    fn refused_at_connect(&self, refusal: Refusal) -> Answer {
+    /// The filters did not admit the connection: nothing of the request has been looked at.
+    fn denied(
+        &self,
+        head: &request::Parts,
+        denied: Denied,
+        clock: Instant,
+        started: SystemTime,
+        asked: Option<&Asked>,
+    ) -> Answer {
+        let tunnel = Arc::clone(&self.site.info);
+        let exchange = self.chain.denied(denied.info, tunnel);
+        let kind = asked.map(|asked| asked.kind);
+        let record = self.record(head, exchange, clock, started, kind);
+        record.end(By::Server, Cause::Closed);
+        let Some(refusal) = denied.refusal else {
+            return Answer::Close;
+        };
         let id = self.id.to_string();
         let rendered = render::refusal(refusal.reason, self.form.audience(&id));
-        tracing::debug!(tunnel = %self.site.info.id, reason = refusal.reason.as_str(), by = ?refusal.by, "connection refused");
-        let status = rendered.head.status.as_u16();
-        self.visit
-            .counters()
-            .finished(Some(status), Some(&refusal), 0, 0);
-        respond(rendered, None)
+        record.refuse(refusal);
+        record.answer(rendered.head.status);
+        respond(rendered, Some(record))
     }
 
     async fn refuse(&self, record: &Arc<Record>, refusal: Refusal) -> Answer {

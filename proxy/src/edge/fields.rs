@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use adit_filters::Identity;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Fields that only ever concern one connection (RFC 9110 §7.6.1).
@@ -15,6 +16,8 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
+const AUTH_METHOD: HeaderName = HeaderName::from_static("x-rstream-auth-method");
+const USER_ID: HeaderName = HeaderName::from_static("x-rstream-user-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -122,6 +125,15 @@ pub(crate) fn set_forwarded(headers: &mut HeaderMap, origin: Origin<'_>) {
     put(X_FORWARDED_HOST, HeaderValue::from_str(origin.authority));
     put(X_FORWARDED_PORT, Ok(HeaderValue::from(origin.port)));
     put(X_FORWARDED_PROTO, Ok(HeaderValue::from_static("https")));
+}
+
+/// Puts on who the visitor is, once a filter has established it.
+pub(crate) fn set_identity(headers: &mut HeaderMap, identity: &Identity) {
+    headers.insert(AUTH_METHOD, HeaderValue::from_static(identity.method));
+    // A subject that no field value can hold is left out rather than changed.
+    if let Ok(subject) = HeaderValue::from_str(&identity.subject) {
+        headers.insert(USER_ID, subject);
+    }
 }
 
 /// The visitor as a trusted front proxy names it: the rightmost address of `X-Forwarded-For` that

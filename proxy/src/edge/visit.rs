@@ -25,11 +25,13 @@ pub(crate) struct Visit {
     decisions: Mutex<Vec<Decision>>,
 }
 
-/// Why a connection does not reach a tunnel.
+/// A connection that does not reach a tunnel.
 #[derive(Clone, Debug)]
-pub(crate) enum Denied {
-    Refused(Refusal),
-    Closed,
+pub(crate) struct Denied {
+    /// Why; none where a filter closed it without a word.
+    pub(crate) refusal: Option<Refusal>,
+    /// The connection as the filters saw it.
+    pub(crate) info: Arc<ConnectionInfo>,
 }
 
 struct Decision {
@@ -87,10 +89,15 @@ impl Visit {
             behind.peer = SocketAddr::new(client, 0);
             Arc::new(behind)
         };
+        let seen = Arc::clone(&info);
+        let denied = |refusal| Denied {
+            refusal,
+            info: seen,
+        };
         let outcome = match chain.connect(info, Arc::clone(&site.info)).await {
             Connected::Admitted(connection) => Ok(connection),
-            Connected::Refused(refusal) => Err(Denied::Refused(refusal)),
-            Connected::Close { .. } => Err(Denied::Closed),
+            Connected::Refused(refusal) => Err(denied(Some(refusal))),
+            Connected::Close { .. } => Err(denied(None)),
         };
         let decision = Decision {
             tunnel: site.info.id.clone(),

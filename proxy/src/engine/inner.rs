@@ -39,9 +39,9 @@ pub(crate) struct Inner {
     started: Instant,
     pub(super) options: Options,
     /// What filters of every load reach the world through.
-    world: World,
+    pub(super) world: World,
     routes: Arc<Routes>,
-    agents: Arc<Agents>,
+    pub(super) agents: Arc<Agents>,
     edge: Arc<Edge>,
     pub(super) api: Arc<Api>,
     api_authority: Arc<ArcSwap<Authority>>,

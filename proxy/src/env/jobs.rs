@@ -1,10 +1,10 @@
 //! Work beside the data path: tasks that end with the load they belong to, and a few threads.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use adit_filters::env::{BoxFuture, JobsError};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// How many tasks the filters of one load may have running.
@@ -22,7 +22,15 @@ pub struct Jobs {
 
 /// How many threads run.
 #[derive(Debug, Default)]
-pub(super) struct Threads(AtomicUsize);
+pub(super) struct Threads(watch::Sender<usize>);
+
+impl Threads {
+    /// Waits until none runs.
+    pub(super) async fn ended(&self) {
+        // Fails only without a sender, and that is this one.
+        let _ = self.0.subscribe().wait_for(|running| *running == 0).await;
+    }
+}
 
 impl Jobs {
     pub(super) fn new(runtime: Option<Handle>, threads: Arc<Threads>) -> Self {
@@ -90,18 +98,18 @@ struct Place(Arc<Threads>);
 
 impl Place {
     fn take(threads: &Arc<Threads>) -> Option<Self> {
-        let more = |running: usize| (running < THREADS_MAX).then_some(running + 1);
-        threads
-            .0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
-            .ok()
-            .map(|_| Self(threads.clone()))
+        let taken = threads.0.send_if_modified(|running| {
+            let free = *running < THREADS_MAX;
+            *running += usize::from(free);
+            free
+        });
+        taken.then(|| Self(threads.clone()))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.send_modify(|running| *running -= 1);
     }
 }
 

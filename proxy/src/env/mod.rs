@@ -77,6 +77,11 @@ impl World {
         })
     }
 
+    /// Waits until the threads of filters that are gone have written what was left to write.
+    pub async fn threads_ended(&self) {
+        self.threads.ended().await;
+    }
+
     /// The part of one load of the configuration.
     #[must_use]
     pub fn load(&self) -> Load {
