@@ -180,9 +180,7 @@ mod tests {
             Err(JobsError::OverLimit { limit: THREADS_MAX })
         ));
         drop(stops);
-        while jobs.threads.0.load(Ordering::Acquire) > 0 {
-            tokio::task::yield_now().await;
-        }
+        jobs.threads.ended().await;
         let (done, is_done) = oneshot::channel();
         jobs.spawn_blocking("ends", Box::new(move || done.send(()).unwrap()))
             .unwrap();
