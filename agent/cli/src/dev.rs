@@ -18,6 +18,7 @@ use clap::Args;
 use tokio::task::JoinHandle;
 
 use crate::forward::{Event, Local, Server};
+use crate::lines::print;
 use crate::process::Stop;
 use request_lines::RequestLines;
 use state::State;
@@ -93,18 +94,18 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     let serving = serve(tunnel, local);
     stop.wanted().await;
 
-    println!("\ndraining; Ctrl-C again stops at once");
+    print("\ndraining; Ctrl-C again stops at once\n");
     let drained = tokio::select! {
         drained = engine.drain() => drained,
         () = stop.wanted() => {
-            println!("stopped");
+            print("stopped\n");
             return Ok(());
         }
     };
     serving.abort();
     match drained.cut {
-        0 => println!("stopped; every exchange was finished"),
-        cut => println!("stopped; {cut} connections were still open"),
+        0 => print("stopped; every exchange was finished\n"),
+        cut => print(format!("stopped; {cut} connections were still open\n")),
     }
     Ok(())
 }
@@ -161,10 +162,8 @@ fn config(args: &DevArgs, state: &State, address: SocketAddr) -> anyhow::Result<
         secret = absolute(state.secret())?,
         socket = absolute(state.socket())?,
     );
-    Config::parse("the development configuration", &text, std::iter::empty()).map_err(|problems| {
-        let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("{}", all.join("\n"))
-    })
+    Config::parse("the development configuration", &text, std::iter::empty())
+        .map_err(|invalid| anyhow::anyhow!("{invalid}"))
 }
 
 fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
@@ -176,14 +175,14 @@ fn serve(mut tunnel: adit_agent::Tunnel, local: Option<Local>) -> JoinHandle<()>
         Some(local) => {
             let server = Server::new(local, |event| {
                 if matches!(event, Event::ServiceDown { .. } | Event::ServiceUp { .. }) {
-                    println!("{event}");
+                    print(format!("{event}\n"));
                 }
             });
             tokio::spawn(async move { server.serve(&mut tunnel).await })
         }
         None => tokio::spawn(async move {
             if let Err(error) = axum::serve(tunnel, site::router()).await {
-                println!("the demo site ended: {error}");
+                print(format!("the demo site ended: {error}\n"));
             }
         }),
     }
@@ -197,12 +196,14 @@ fn greet(url: &str, state: &State, local: Option<&Local>, port: u16) {
         None => "the demo site".to_owned(),
     };
     let path = if local.is_some() { "/" } else { "/hello" };
-    println!("publishing {what} at\n\n    {url}\n");
-    println!("try it:\n\n    curl --cacert {ca} {url}{path}\n");
-    println!(
+    print(format!("publishing {what} at\n\n    {url}\n\n"));
+    print(format!("try it:\n\n    curl --cacert {ca} {url}{path}\n\n"));
+    print(format!(
         "A browser warns until it trusts the development CA. Import {ca} as an authority\n\
          (Chromium: Settings, Privacy and security, Security, Manage certificates; Firefox:\n\
-         Settings, Certificates, View Certificates, Authorities), or go on past the warning.\n"
-    );
-    println!("The engine itself: https://localhost:{port}/api/health/ready. Ctrl-C stops.\n");
+         Settings, Certificates, View Certificates, Authorities), or go on past the warning.\n\n"
+    ));
+    print(format!(
+        "The engine itself: https://localhost:{port}/api/health/ready. Ctrl-C stops.\n\n"
+    ));
 }

@@ -8,7 +8,8 @@ mod token;
 
 use std::path::{Path, PathBuf};
 
-use adit_config::{Config, Problem};
+use adit_config::{Config, Invalid, Problem};
+use adit_proxy::engine;
 use clap::{Args, Subcommand};
 
 /// Run an engine, set one up, or ask a running one.
@@ -62,11 +63,11 @@ pub(crate) struct ConfigArgs {
 impl ConfigArgs {
     /// Reads it, the environment laid over it.
     fn load(&self) -> anyhow::Result<Config> {
-        load(&self.config).map_err(|problems| wrong(&self.config, &problems))
+        load(&self.config).map_err(|invalid| wrong(&self.config, &engine::every_problem(invalid)))
     }
 }
 
-fn load(path: &Path) -> Result<Config, Vec<Problem>> {
+fn load(path: &Path) -> Result<Config, Invalid> {
     // A variable that is not text cannot be one of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -109,7 +110,7 @@ fn check(args: &ConfigArgs) -> anyhow::Result<()> {
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
     }
-    adit_proxy::engine::check(&config).map_err(|problems| wrong(&args.config, &problems))?;
+    engine::check(&config).map_err(|problems| wrong(&args.config, &problems))?;
     println!("{}: no problems", args.config.display());
     Ok(())
 }

@@ -15,10 +15,10 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use crate::connection::{self, ConnectionArgs};
+use crate::lines::tell;
 use crate::process::Stop;
 
 pub(crate) use local::{CONNECT_TIMEOUT as LOCAL_CONNECT_TIMEOUT, Local};
-pub(crate) use output::tell;
 pub(crate) use serve::{Event, Server};
 
 /// How long streams may go on after the wish to stop. The engine ends idle ones itself when the
@@ -200,7 +200,7 @@ pub(crate) async fn run(args: ForwardArgs) -> anyhow::Result<()> {
     let follow = follow::Follow::new(&client, &tunnel, local.shown(), Arc::clone(&printer));
     let server = Server::new(local, move |event| match event {
         Event::Opened { .. } | Event::Closed { .. } => printer.connection(&event),
-        Event::ServiceDown { .. } | Event::ServiceUp { .. } => output::tell(&event.to_string()),
+        Event::ServiceDown { .. } | Event::ServiceUp { .. } => tell(&event.to_string()),
     });
 
     let serve = async {
@@ -227,7 +227,7 @@ async fn drain(client: &adit_agent::Client, server: &Server, stop: &mut Stop) {
         } else {
             "connections"
         };
-        output::tell(&format!(
+        tell(&format!(
             "stopping: waiting for {active} {streams} to end, once more to stop at once"
         ));
     }

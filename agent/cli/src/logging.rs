@@ -47,6 +47,6 @@ pub(crate) fn start(args: &LogArgs) {
     // Fails only if a logger is there already, which then does as well.
     let _ = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(crate::lines::log)
         .try_init();
 }

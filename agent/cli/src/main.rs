@@ -9,12 +9,12 @@ mod engine;
 mod failure;
 mod forward;
 mod inventory;
+mod lines;
 mod logging;
 mod nc;
 mod process;
 mod terminal;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -42,14 +42,15 @@ fn main() -> ExitCode {
     };
     logging::start(&cli.log);
     process::raise_descriptor_limit();
-    let outcome = run(cli.command);
-    match outcome {
+    let code = match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {}", failure::text(&error));
+            lines::complain(&format!("error: {}", failure::text(&error)));
             ExitCode::FAILURE
         }
-    }
+    };
+    lines::flush();
+    code
 }
 
 /// Runs a command to its end. Each one brings the runtime it wants.

@@ -4,7 +4,10 @@
 
 mod support;
 
-use support::{Running, adit, fetch, service};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
+
+use support::{PATIENCE, Running, adit, connect, fetch, service};
 
 /// The URL `adit dev` prints on a line of its own.
 fn url(line: &str) -> Option<String> {
@@ -65,4 +68,55 @@ fn a_port_nobody_listens_on_is_said_and_answered_502() {
     let (status, answer) = fetch(&url, &ca).unwrap();
     assert_eq!(status, 502, "{answer}");
     dev.wait_for("does not answer");
+}
+
+#[test]
+fn output_nobody_reads_holds_up_neither_requests_nor_the_end() {
+    /// Enough lines to fill a pipe of 64 KiB, a reader's buffer and the queue before them.
+    const REQUESTS: usize = 2500;
+    let folder = tempfile::tempdir().unwrap();
+    let (output, input) = std::io::pipe().unwrap();
+    let mut output = BufReader::new(output);
+    // Its stderr is drained; its stdout only until the URL is known.
+    let mut dev = Running::start_with(
+        adit(folder.path()).args(["dev", "--port", "0"]),
+        Stdio::from(input),
+    );
+    let mut line = String::new();
+    let url = loop {
+        line.clear();
+        assert_ne!(output.read_line(&mut line).unwrap(), 0);
+        if let Some(url) = url(&line) {
+            break url;
+        }
+    };
+    let authority = url.strip_prefix("https://").unwrap();
+    let ca = folder.path().join(".adit/ca.pem");
+    let mut stream = BufReader::new(connect(authority, &ca).unwrap());
+    for _ in 0..REQUESTS {
+        let request = format!("GET /hello HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+        stream.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut length = 0;
+        loop {
+            line.clear();
+            stream.read_line(&mut line).unwrap();
+            let lower = line.to_ascii_lowercase();
+            if let Some(value) = lower.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+            assert!(!line.is_empty(), "the connection ended");
+        }
+        std::io::copy(
+            &mut std::io::Read::take(&mut stream, length),
+            &mut std::io::sink(),
+        )
+        .unwrap();
+    }
+    drop(stream);
+    dev.signal("TERM");
+    assert!(dev.ended().success(), "within {PATIENCE:?}");
+    drop(output);
 }

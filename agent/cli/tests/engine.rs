@@ -82,6 +82,36 @@ fn five_mistakes_are_reported_at_five_positions() {
 }
 
 #[test]
+fn mistakes_in_settings_and_in_filters_are_told_in_one_run() {
+    let folder = folder();
+    fs::remove_file(folder.path().join("key.pem")).unwrap();
+    append(
+        folder.path(),
+        "[timeouts]\ndrain = \"soon\"\n[policy.edge]\nfilters = [\n  \
+         { use = \"trusted-ips\", allow = [\"300.0.0.1\", \"::x\"] },\n  { use = \"nothing\" },\n\
+         ]\n[project.default]\npolicies = [\"missing\"]\ncolour = \"red\"\n",
+    );
+    let told = failure(&mut engine(folder.path(), &["check"]));
+    let keys: Vec<&str> = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("engine.toml:")?.split(": ").nth(1))
+        .collect();
+    let expected = [
+        "certificates.files.key",
+        "timeouts.drain",
+        "policy.edge.filters.0.allow.0",
+        "policy.edge.filters.0.allow.1",
+        "policy.edge.filters.1.use",
+        "project.default.policies.0",
+        "project.default.colour",
+    ];
+    assert_eq!(keys, expected, "{told}");
+    // An engine says the same before it starts.
+    let mut start = engine(folder.path(), &[]);
+    assert_eq!(failure(&mut start), told);
+}
+
+#[test]
 fn check_looks_at_what_the_configuration_names() {
     let folder = folder();
     let told = output(&mut engine(folder.path(), &["check"]));

@@ -1,10 +1,12 @@
 //! One line a request on the terminal, as a filter of the log stage.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use adit_filters::{ConfigError, Env, Filter, Hooks, LogCx, OnLog, Outcome, Stage};
 use time::OffsetDateTime;
+
+use crate::lines::print;
 
 /// Longest path shown, in characters.
 const PATH_CHARS_MAX: usize = 60;
@@ -37,9 +39,7 @@ impl Filter for RequestLines {
 
 impl OnLog for RequestLines {
     fn on_log(&self, cx: &LogCx<'_>) {
-        let line = line(cx.outcome, self.color);
-        // A closed terminal is no reason to stop serving.
-        let _gone = writeln!(std::io::stdout().lock(), "{line}");
+        print(line(cx.outcome, self.color) + "\n");
     }
 }
 

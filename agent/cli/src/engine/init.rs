@@ -53,8 +53,9 @@ fn configuration(host: &str) -> anyhow::Result<String> {
     let secret = ("ADIT_AUTH__JWT_SECRET".to_owned(), "x".repeat(64));
     match Config::parse("engine.toml", &text, [secret]) {
         Ok(_) => Ok(text),
-        Err(problems) => {
-            let reasons: Vec<&str> = problems.iter().map(|problem| problem.message()).collect();
+        Err(invalid) => {
+            let problems = invalid.problems().iter();
+            let reasons: Vec<&str> = problems.map(|problem| problem.message()).collect();
             bail!("--host: {}", reasons.join("; "))
         }
     }

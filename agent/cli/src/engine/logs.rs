@@ -21,7 +21,7 @@ impl Logs {
             .with(filter)
             .with(
                 fmt::layer()
-                    .with_writer(std::io::stderr)
+                    .with_writer(crate::lines::log)
                     .with_ansi(std::io::stderr().is_terminal()),
             )
             .try_init();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use adit_agent::{Client, Error, Status, Tunnel, TunnelStatus};
 use tokio::sync::watch;
 
-use super::output::{Printer, Shown, tell};
+use super::output::{Printer, Shown};
+use crate::lines::tell;
 
 pub(super) struct Follow {
     client: watch::Receiver<Status>,

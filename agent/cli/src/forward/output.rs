@@ -1,6 +1,5 @@
 //! What `forward` writes: results to stdout, the rest to stderr.
 
-use std::io::Write;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -11,6 +10,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use super::{Event, Output};
+use crate::lines::print;
 use crate::terminal::clean;
 
 /// UTC with milliseconds, which is RFC 3339 as well.
@@ -92,7 +92,7 @@ impl Printer {
 
     pub(super) fn status(&self, shown: &Shown) {
         match self.output {
-            Output::Text => print(&shown.rows()),
+            Output::Text => print(shown.rows()),
             Output::Json => print_json(shown),
             Output::None => {}
         }
@@ -107,7 +107,7 @@ impl Printer {
                 },
             ) => {
                 let source = source.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
-                print(&format!(
+                print(format!(
                     "incoming connection: date={} stream_id={} source_ip={source} active=true\n",
                     date(SystemTime::now()),
                     clean(stream_id),
@@ -153,23 +153,10 @@ struct Closed {
     idx: u64,
 }
 
-/// A line for people who watch, whatever goes to stdout.
-pub(crate) fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", clean(line));
-}
-
 fn print_json(value: &impl Serialize) {
     if let Ok(line) = serde_json::to_string(value) {
-        print(&format!("{line}\n"));
+        print(format!("{line}\n"));
     }
-}
-
-/// Nobody may be reading any more, which is no reason to take the service down.
-fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
 }
 
 fn date(now: SystemTime) -> String {

@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 use super::command::CommandLine;
 use super::endpoint::{Dialer, Endpoint, On};
 use crate::connection::ConnectionArgs;
-use crate::forward::{DRAIN_TIMEOUT, tell};
+use crate::forward::DRAIN_TIMEOUT;
+use crate::lines::tell;
 use crate::process::Stop;
 
 /// What connections are served from.

@@ -57,18 +57,23 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_with(command, Stdio::piped())
+    }
+
+    /// Starts it with a stdout of the test's own.
+    pub(crate) fn start_with(command: &mut Command, stdout: Stdio) -> Self {
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let (send, lines) = channel();
-        let out: [Box<dyn std::io::Read + Send>; 2] = [
-            Box::new(child.stdout.take().unwrap()),
-            Box::new(child.stderr.take().unwrap()),
+        let out: [Option<Box<dyn std::io::Read + Send>>; 2] = [
+            child.stdout.take().map(|out| Box::new(out) as _),
+            child.stderr.take().map(|out| Box::new(out) as _),
         ];
-        for stream in out {
+        for stream in out.into_iter().flatten() {
             let send = send.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -150,10 +155,11 @@ pub(crate) fn free_port() -> u16 {
         .port()
 }
 
-/// What `url` answers, asked over TLS on loopback with trust in `ca` alone.
-pub(crate) fn fetch(url: &str, ca: &Path) -> std::io::Result<(u16, String)> {
-    let rest = url.strip_prefix("https://").unwrap();
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+/// A TLS connection to `host:port`, made on loopback with trust in `ca` alone.
+pub(crate) fn connect(
+    authority: &str,
+    ca: &Path,
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
     let mut roots = RootCertStore::empty();
     roots
@@ -169,7 +175,14 @@ pub(crate) fn fetch(url: &str, ca: &Path) -> std::io::Result<(u16, String)> {
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let socket = TcpStream::connect(("127.0.0.1", port.parse().unwrap()))?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    let mut stream = StreamOwned::new(connection, socket);
+    Ok(StreamOwned::new(connection, socket))
+}
+
+/// What `url` answers, asked over TLS on loopback with trust in `ca` alone.
+pub(crate) fn fetch(url: &str, ca: &Path) -> std::io::Result<(u16, String)> {
+    let rest = url.strip_prefix("https://").unwrap();
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let mut stream = connect(authority, ca)?;
     write!(
         stream,
         "GET /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n"
