@@ -1,5 +1,6 @@
 """The engine under test, its certificates and token, the agents that cases start, and the origin behind them."""
 
+import http.client
 import json
 import os
 import re
@@ -21,6 +22,7 @@ host = "{host}"
 
 [listen]
 https = "127.0.0.1:{port}"
+metrics = "127.0.0.1:{metrics_port}"
 
 [certificates]
 files = {{ cert = "cert.pem", key = "key.pem" }}
@@ -155,8 +157,9 @@ class Engine(Daemon):
 
     def __init__(self, scratch):
         self.port = free_port()
+        self.metrics_port = free_port()
         self.config = scratch / "engine.toml"
-        self.config.write_text(ENGINE_TOML.format(host=HOST, port=self.port))
+        self.config.write_text(ENGINE_TOML.format(host=HOST, port=self.port, metrics_port=self.metrics_port))
         run([ADIT, "engine", "check", "--config", self.config], cwd=scratch)
         super().__init__([ADIT, "engine", "--config", self.config], cwd=scratch)
         self.address = f"{HOST}:{self.port}"
@@ -166,6 +169,15 @@ class Engine(Daemon):
             raise Failed(f"{error}: {self.log()}") from error
         self.token = run([ADIT, "engine", "token", "--config", self.config], cwd=scratch).stdout.decode().strip()
         check(re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", self.token), "`adit engine token` printed no JWT")
+
+    def metrics(self):
+        """What its metrics listener says now."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=5)
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
 
 
 class Tunnel:
