@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use adit_filters::{
-    By, Cause, Chain, Decision, Exchange, Identity, Reason, Refusal, Reply, Revised,
+    By, Cause, Chain, Decision, Exchange, Identity, Reason, Refusal, Reply, Revised, Upgrade,
 };
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header, request, response};
@@ -51,10 +51,12 @@ impl Begun<'_> {
             Ok(connection) => connection,
             Err(denied) => return self.denied(&head, denied, clock, started, asked.as_ref()),
         };
-        let mut exchange = self.chain.exchange(connection);
         let kind = asked.as_ref().map(|asked| asked.kind);
-        let decision = self.chain.request(&mut head, &mut exchange, kind).await;
-        let record = self.record(&head, exchange, clock, started, kind);
+        let trailers = fields::strip_hop_by_hop(&mut head.headers);
+        let exchange = self.chain.exchange(connection);
+        let mut begun = Unjudged(Some(self.opening(&head, exchange, clock, started, kind)));
+        let decision = begun.judge(&self.chain, &mut head, kind).await;
+        let record = begun.record();
         let granted = match decision {
             Decision::Pass { upgrade } => upgrade,
             Decision::Refuse(refusal) => return self.refuse(&record, refusal).await,
@@ -69,7 +71,7 @@ impl Begun<'_> {
                 return Answer::Close;
             }
         };
-        let trailers = self.forwarded_form(&mut head, &record);
+        self.forwarded_form(&mut head, &record);
         if let Some(asked) = asked {
             if !granted {
                 let refusal = Refusal {
@@ -127,14 +129,14 @@ impl Begun<'_> {
         }
     }
 
-    fn record(
+    fn opening(
         &self,
         head: &request::Parts,
         exchange: Exchange,
         clock: Instant,
         started: SystemTime,
-        upgrade: Option<adit_filters::Upgrade>,
-    ) -> Arc<Record> {
+        upgrade: Option<Upgrade>,
+    ) -> Opening {
         let line = self.chain.takes_log().then(|| RequestLine {
             method: head.method.clone(),
             host: head
@@ -149,7 +151,7 @@ impl Begun<'_> {
                 .get(header::USER_AGENT)
                 .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
         });
-        Record::new(Opening {
+        Opening {
             chain: Arc::clone(&self.chain),
             exchange,
             line,
@@ -159,13 +161,13 @@ impl Begun<'_> {
             clock,
             upgrade,
             counters: Arc::clone(self.visit.counters()),
-        })
+        }
     }
 
-    /// Takes off what is not the upstream's and puts on what the edge vouches for; says whether the
-    /// visitor takes trailers.
-    fn forwarded_form(&self, head: &mut request::Parts, record: &Record) -> bool {
-        let trailers = fields::strip_hop_by_hop(&mut head.headers);
+    /// Takes off what is not the upstream's and puts on what the edge vouches for.
+    fn forwarded_form(&self, head: &mut request::Parts, record: &Record) {
+        // What a filter added concerns no connection either.
+        fields::strip_hop_by_hop(&mut head.headers);
         let chain = self.front_chain(&head.headers);
         fields::strip_identity(&mut head.headers);
         let authority = head
@@ -183,7 +185,6 @@ impl Begun<'_> {
         if let Some(identity) = record.exchange().fact::<Identity>() {
             fields::set_identity(&mut head.headers, identity);
         }
-        trailers
     }
 
     /// `X-Forwarded-For` as a trusted front proxy sent it, with that proxy appended.
@@ -268,7 +269,7 @@ impl Begun<'_> {
         let tunnel = Arc::clone(&self.site.info);
         let exchange = self.chain.denied(denied.info, tunnel);
         let kind = asked.map(|asked| asked.kind);
-        let record = self.record(head, exchange, clock, started, kind);
+        let record = Record::new(self.opening(head, exchange, clock, started, kind));
         record.end(By::Server, Cause::Closed);
         let Some(refusal) = denied.refusal else {
             return Answer::Close;
@@ -349,6 +350,36 @@ impl Begun<'_> {
     }
 }
 
+/// An exchange the filters have not judged yet. A visitor that leaves meanwhile leaves a record too.
+struct Unjudged(Option<Opening>);
+
+impl Unjudged {
+    async fn judge(
+        &mut self,
+        chain: &Chain,
+        head: &mut request::Parts,
+        asked: Option<Upgrade>,
+    ) -> Decision {
+        match &mut self.0 {
+            Some(opening) => chain.request(head, &mut opening.exchange, asked).await,
+            None => Decision::Refuse(Refusal::edge(Reason::Unavailable)),
+        }
+    }
+
+    fn record(mut self) -> Arc<Record> {
+        let opening = self.0.take();
+        Record::new(opening.expect("taken here alone, which ends it"))
+    }
+}
+
+impl Drop for Unjudged {
+    fn drop(&mut self) {
+        if let Some(opening) = self.0.take() {
+            drop(Record::new(opening));
+        }
+    }
+}
+
 fn redirected(status: StatusCode, location: HeaderValue) -> Reply {
     let mut headers = http::HeaderMap::new();
     headers.insert(header::LOCATION, location);
@@ -363,5 +394,10 @@ fn redirected(status: StatusCode, location: HeaderValue) -> Reply {
 /// Takes the length a visitor announced out of the head: each connection frames for itself.
 fn content_length(head: &mut request::Parts) -> Option<u64> {
     let value = head.headers.remove(header::CONTENT_LENGTH)?;
-    value.to_str().ok()?.parse().ok()
+    let length = value.to_str().ok()?.parse().ok();
+    if length == Some(0) {
+        // Nothing is framed by it; without it some services ask for a length.
+        head.headers.insert(header::CONTENT_LENGTH, value);
+    }
+    length
 }

@@ -3,9 +3,12 @@
 use adit_filters::Refusal;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+/// Classes of status, each at the place of its first digit; the first stands for no answer.
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
 /// Counters of the edge, on the engine's own metrics registry.
 pub struct Counters {
-    requests: IntCounterVec,
+    requests: [IntCounter; CLASSES.len()],
     denied: IntCounterVec,
     bytes_up: IntCounter,
     bytes_down: IntCounter,
@@ -21,14 +24,16 @@ impl Counters {
     /// # Errors
     /// Where a name is taken on this registry.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let requests = IntCounterVec::new(
+            Opts::new(
+                "adit_edge_requests_total",
+                "Requests finished, by class of status",
+            ),
+            &["status"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
         let counters = Self {
-            requests: IntCounterVec::new(
-                Opts::new(
-                    "adit_edge_requests_total",
-                    "Requests finished, by class of status",
-                ),
-                &["status"],
-            )?,
+            requests: CLASSES.map(|class| requests.with_label_values(&[class])),
             denied: IntCounterVec::new(
                 Opts::new("adit_edge_denied_total", "Requests refused, by reason"),
                 &["reason"],
@@ -47,7 +52,6 @@ impl Counters {
                 "Connections opened to upstreams",
             )?,
         };
-        registry.register(Box::new(counters.requests.clone()))?;
         registry.register(Box::new(counters.denied.clone()))?;
         registry.register(Box::new(counters.bytes_up.clone()))?;
         registry.register(Box::new(counters.bytes_down.clone()))?;
@@ -64,15 +68,10 @@ impl Counters {
         up: u64,
         down: u64,
     ) {
-        let class = match status.map(|status| status / 100) {
-            Some(1) => "1xx",
-            Some(2) => "2xx",
-            Some(3) => "3xx",
-            Some(4) => "4xx",
-            Some(5) => "5xx",
-            _ => "none",
-        };
-        self.requests.with_label_values(&[class]).inc();
+        let class = usize::from(status.unwrap_or_default() / 100);
+        if let Some(counter) = self.requests.get(class).or(self.requests.first()) {
+            counter.inc();
+        }
         if let Some(refusal) = refusal {
             self.denied
                 .with_label_values(&[refusal.reason.as_str()])

@@ -56,7 +56,7 @@ pub(crate) async fn drive(
     };
     let site = match found {
         Target::Site(site) => site,
-        Target::Engine => return api(visit, head, body).await,
+        Target::Engine => return api(visit, head, body, unread).await,
     };
     let form = Form::of(&head);
     let chain = site.chain();
@@ -130,7 +130,12 @@ fn route(
     let peer = visit.info.peer.ip();
     let client = if visit.edge.fronts.trusts(peer) {
         let trusts = |address| visit.edge.fronts.trusts(address);
-        fields::client_behind_front(&head.headers, trusts).unwrap_or(peer)
+        match fields::client_behind_front(&head.headers, trusts) {
+            Some(client) => client,
+            // A front proxy that speaks for itself, such as a health check.
+            None if !head.headers.contains_key("x-forwarded-for") => peer,
+            None => return Err(fail(Failure::BadRequest)),
+        }
     } else {
         peer
     };
@@ -145,8 +150,9 @@ fn route(
 }
 
 /// The engine's own host: the API answers.
-async fn api(visit: &Visit, head: request::Parts, body: Inbound) -> Answer {
-    let body = axum::body::Body::new(ApiBody::new(body));
+async fn api(visit: &Visit, head: request::Parts, body: Inbound, unread: Unread) -> Answer {
+    let idle = visit.limits().body_idle;
+    let body = axum::body::Body::new(ApiBody::new(body, idle, unread));
     let router = visit.edge.api.clone();
     let Ok(answer) = router.oneshot(http::Request::from_parts(head, body)).await;
     let (head, body) = answer.into_parts();

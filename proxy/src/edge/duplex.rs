@@ -1,6 +1,7 @@
 //! Two legs joined after an upgrade: bytes, half-closes and resets pass each way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_filters::{By, Cause, Direction, Passed, StreamFlow};
 use bytes::{Bytes, BytesMut};
@@ -109,16 +110,26 @@ impl Writer {
 pub(crate) struct Relay {
     upstream: Duplex,
     record: Arc<Record>,
+    half_closed: Duration,
 }
 
 impl Relay {
-    pub(crate) fn new(upstream: Duplex, record: Arc<Record>) -> Self {
-        Self { upstream, record }
+    /// `half_closed` bounds the second direction's life without the first.
+    pub(crate) fn new(upstream: Duplex, record: Arc<Record>, half_closed: Duration) -> Self {
+        Self {
+            upstream,
+            record,
+            half_closed,
+        }
     }
 
     /// Relays until both directions have ended, or one leg broke.
     pub(crate) async fn run(self, visitor: Duplex) {
-        let Self { upstream, record } = self;
+        let Self {
+            upstream,
+            record,
+            half_closed,
+        } = self;
         let chain = Arc::clone(record.chain());
         let mut up = Lane {
             from: visitor.reader,
@@ -130,12 +141,25 @@ impl Relay {
             to: visitor.writer,
             flow: chain.stream(record.exchange(), Direction::ToClient),
         };
-        let outcome = tokio::try_join!(
-            up.run(&record, By::Downstream, Record::add_up),
-            down.run(&record, By::Upstream, Record::add_down),
-        );
+        let outcome = {
+            let one = up.run(&record, By::Downstream, Record::add_up);
+            let other = down.run(&record, By::Upstream, Record::add_down);
+            tokio::pin!(one, other);
+            // One direction may end before the other, but not for ever: a peer that is gone without
+            // a word is noticed by nobody who only waits for it.
+            tokio::select! {
+                ended = &mut one => match ended {
+                    Ok(()) => within(half_closed, other).await,
+                    Err(broken) => Err(broken),
+                },
+                ended = &mut other => match ended {
+                    Ok(()) => within(half_closed, one).await,
+                    Err(broken) => Err(broken),
+                },
+            }
+        };
         match outcome {
-            Ok(_) => record.end(By::Unknown, Cause::Closed),
+            Ok(()) => record.end(By::Unknown, Cause::Closed),
             Err((by, abort)) => {
                 record.end(by, Cause::Reset);
                 up.to.abort(&abort);
@@ -145,6 +169,16 @@ impl Relay {
         for flow in [up.flow, down.flow].into_iter().flatten() {
             flow.finish(record.exchange());
         }
+    }
+}
+
+async fn within(
+    limit: Duration,
+    lane: impl Future<Output = Result<(), (By, Abort)>>,
+) -> Result<(), (By, Abort)> {
+    match tokio::time::timeout(limit, lane).await {
+        Ok(ended) => ended,
+        Err(_) => Err((By::Server, Abort::Stalled)),
     }
 }
 

@@ -44,6 +44,10 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
             headers.remove(name);
         }
     }
+    // A length beside a transfer coding is void (RFC 9112 §6.3).
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
@@ -137,19 +141,23 @@ pub(crate) fn set_identity(headers: &mut HeaderMap, identity: &Identity) {
 }
 
 /// The visitor as a trusted front proxy names it: the rightmost address of `X-Forwarded-For` that
-/// is not itself trusted. `None` when the field says nothing usable.
+/// is not itself trusted. `None` when the proxy named nobody.
 pub(crate) fn client_behind_front(
     headers: &HeaderMap,
     trusted: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
     let mut leftmost = None;
     for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
-        for item in value.to_str().ok()?.rsplit(',') {
-            let address = parse_node(item.trim())?;
-            if !trusted(address) {
-                return Some(address);
+        for item in value.as_bytes().rsplit(|byte| *byte == b',') {
+            let address = std::str::from_utf8(item)
+                .ok()
+                .and_then(|text| parse_node(text.trim()));
+            match address {
+                Some(address) if !trusted(address) => return Some(address),
+                Some(address) => leftmost = Some(address),
+                // What stands further left is the visitor's own word.
+                None => return leftmost,
             }
-            leftmost = Some(address);
         }
     }
     leftmost
@@ -251,6 +259,12 @@ mod tests {
             "203.0.113.9"
         );
         assert_eq!(find("unknown"), None);
-        assert_eq!(find("203.0.113.9, bogus, 10.0.0.2"), None);
+        let last = find("203.0.113.9, bogus, 10.0.0.2").unwrap();
+        assert_eq!(last.to_string(), "10.0.0.2");
+        let mut headers = HeaderMap::new();
+        let forged = http::HeaderValue::from_bytes(b"\xff, 203.0.113.9").unwrap();
+        headers.append("x-forwarded-for", forged);
+        let found = client_behind_front(&headers, trusted).unwrap();
+        assert_eq!(found.to_string(), "203.0.113.9");
     }
 }

@@ -2,6 +2,7 @@
 //! driven in one place.
 
 mod abort;
+mod backlog;
 mod begun;
 mod body;
 mod counters;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{http1, http2};
+use crate::render::Failure;
 
 /// How often idle connections are looked through, as a part of the time they may idle.
 const SWEEPS_PER_IDLE_TIME: u32 = 4;
@@ -17,11 +18,18 @@ const SWEEPS_PER_IDLE_TIME: u32 = 4;
 /// How long a connection that came back may take until it can be used.
 const READY_WAIT: Duration = Duration::from_millis(100);
 
+/// An attempt to open a connection that failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FailedOpening {
+    pub(crate) at: Instant,
+    pub(crate) failure: Failure,
+}
+
 /// The idle connections of one tunnel.
 #[derive(Default)]
 pub(crate) struct Pool {
     inner: Mutex<Inner>,
-    opening: tokio::sync::Mutex<()>,
+    opening: tokio::sync::Mutex<Option<FailedOpening>>,
 }
 
 #[derive(Default)]
@@ -29,6 +37,8 @@ struct Inner {
     http1: Vec<Idle>,
     http2: Vec<Shared>,
     sweeping: bool,
+    /// The tunnel has ended: what comes back is let go.
+    closed: bool,
 }
 
 struct Idle {
@@ -70,8 +80,10 @@ impl Pool {
         None
     }
 
-    /// Held while one request opens an HTTP/2 connection for all that wait.
-    pub(crate) async fn opening(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    /// Held while one request opens an HTTP/2 connection for all that wait. It says how the last
+    /// such attempt failed, so that those who waited for it share its end instead of making the
+    /// same attempt one after the other.
+    pub(crate) async fn opening(&self) -> tokio::sync::MutexGuard<'_, Option<FailedOpening>> {
         self.opening.lock().await
     }
 
@@ -89,17 +101,22 @@ impl Pool {
 
     /// Shares a fresh HTTP/2 connection.
     pub(crate) fn share(self: &Arc<Self>, client: http2::Client, keep: Keep) {
-        self.with(|inner| {
+        let excess = self.with(|inner| {
+            if inner.closed {
+                return None;
+            }
             inner.http2.push(Shared {
                 client,
                 used: Instant::now(),
             });
+            (inner.http2.len() > keep.idle_max).then(|| inner.http2.remove(0))
         });
+        drop(excess);
         self.sweep_later(keep);
     }
 
     fn put_http1(self: &Arc<Self>, client: http1::Client, keep: Keep) {
-        if !client.is_open() {
+        if !client.is_open() || self.with(|inner| inner.closed) {
             return;
         }
         let excess = self.with(|inner| {
@@ -114,9 +131,10 @@ impl Pool {
         self.sweep_later(keep);
     }
 
-    /// Lets every idle connection go.
-    pub(crate) fn clear(&self) {
+    /// Lets every idle connection go, now and later.
+    pub(crate) fn close(&self) {
         let let_go = self.with(|inner| {
+            inner.closed = true;
             let http1 = std::mem::take(&mut inner.http1);
             (http1, std::mem::take(&mut inner.http2))
         });
@@ -176,5 +194,9 @@ impl Returning<http1::Client> {
 
     pub(crate) fn put(self) {
         self.pool.put_http1(self.client, self.keep);
+    }
+
+    pub(crate) fn abandon(self) {
+        self.client.abandon();
     }
 }

@@ -95,6 +95,12 @@ impl Record {
         let _first_wins = self.established.set(self.clock.elapsed());
     }
 
+    /// Whether the answer has begun and not ended.
+    pub(crate) fn is_flowing(&self) -> bool {
+        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        self.established.get().is_some() && ending.termination.is_none()
+    }
+
     pub(crate) fn answer(&self, status: http::StatusCode) {
         self.status.store(status.as_u16(), Ordering::Relaxed);
     }

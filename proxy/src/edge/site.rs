@@ -61,7 +61,7 @@ impl Site {
 
     /// Lets idle upstream connections go: the tunnel has ended.
     pub fn close(&self) {
-        self.pool.clear();
+        self.pool.close();
     }
 }
 

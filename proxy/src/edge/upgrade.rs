@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_filters::Upgrade;
 use base64::Engine as _;
@@ -15,7 +16,7 @@ use super::body::{Outbound, RequestBody};
 use super::duplex::{Duplex, Relay};
 use super::http1;
 use super::record::Record;
-use super::site::Site;
+use super::site::{Site, UpstreamMode};
 use super::upstream::{self, Leg, UpstreamError};
 use super::visit::Visit;
 
@@ -136,10 +137,14 @@ pub(crate) async fn perform(
     client: IpAddr,
     record: &Arc<Record>,
 ) -> Result<Outcome, UpstreamError> {
+    if asked.kind != Upgrade::WebSocket && site.mode == UpstreamMode::H2c {
+        return Ok(Outcome::NotThere(head));
+    }
+    let half_closed = visit.limits().half_closed;
     match upstream::fresh(visit, site, Some(client)).await? {
-        Leg::Http1 { client, .. } => over_http1(client, head, asked, record).await,
+        Leg::Http1 { client, .. } => over_http1(client, head, asked, record, half_closed).await,
         Leg::Http2(_) if asked.kind != Upgrade::WebSocket => Ok(Outcome::NotThere(head)),
-        Leg::Http2(reserved) => over_http2(reserved, site, head, asked, record).await,
+        Leg::Http2(reserved) => over_http2(reserved, site, head, asked, record, half_closed).await,
     }
 }
 
@@ -148,6 +153,7 @@ async fn over_http1(
     mut head: request::Parts,
     asked: &Asked,
     record: &Arc<Record>,
+    half_closed: Duration,
 ) -> Result<Outcome, UpstreamError> {
     upstream::http1_form(&mut head);
     head.method = if asked.http1 {
@@ -192,7 +198,7 @@ async fn over_http1(
         head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
         head.status = StatusCode::OK;
     }
-    let relay = Relay::new(switched.leg, Arc::clone(record));
+    let relay = Relay::new(switched.leg, Arc::clone(record), half_closed);
     Ok(Outcome::Switched(head, relay))
 }
 
@@ -202,6 +208,7 @@ async fn over_http2(
     mut head: request::Parts,
     asked: &Asked,
     record: &Arc<Record>,
+    half_closed: Duration,
 ) -> Result<Outcome, UpstreamError> {
     if !reserved.takes_extended_connect() {
         return Err(UpstreamError::NoExtendedConnect);
@@ -223,7 +230,10 @@ async fn over_http2(
         }
         switching(&mut head, asked.token.clone());
     }
-    Ok(Outcome::Switched(head, Relay::new(leg, Arc::clone(record))))
+    Ok(Outcome::Switched(
+        head,
+        Relay::new(leg, Arc::clone(record), half_closed),
+    ))
 }
 
 fn switching(head: &mut response::Parts, protocol: HeaderValue) {

@@ -4,12 +4,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Uri, Version, header, request, response, uri};
+use http::{HeaderValue, Request, Uri, Version, header, request, response, uri};
+
+use http_body::Body as _;
+use tokio::time::Instant;
 
 use super::abort::Abort;
 use super::body::{ContinueWait, Outbound, RequestBody};
 use super::dial::DialError;
-use super::pool::{Keep, Returning};
+use super::pool::{FailedOpening, Keep, Returning};
 use super::record::Record;
 use super::site::{Site, UpstreamMode};
 use super::visit::Visit;
@@ -29,6 +32,8 @@ pub(crate) enum UpstreamError {
     Http2(#[source] http2::Error),
     #[error("the upstream's connection broke: {0}")]
     Http1(#[source] http1::Error),
+    #[error("another request could not open the connection both waited for")]
+    WithOthers(Failure),
     #[error("the exchange ended early: {0}")]
     Aborted(#[source] Abort),
     #[error("the upstream does not take WebSocket over HTTP/2 (RFC 8441)")]
@@ -45,6 +50,7 @@ impl UpstreamError {
             Self::Dial(DialError::Capacity) => Failure::Capacity,
             Self::Dial(DialError::Timeout) => Failure::AgentTimeout,
             Self::Aborted(Abort::Stalled) => Failure::RequestTimeout,
+            Self::WithOthers(failure) => *failure,
             _ => Failure::Upstream,
         }
     }
@@ -58,11 +64,13 @@ pub(crate) enum Leg {
 
 /// Finds a pooled connection or opens one.
 pub(crate) async fn lease(visit: &Visit, site: &Site) -> Result<Leg, UpstreamError> {
-    if site.mode != UpstreamMode::Http1
-        && let Some(mut reserved) = site.pool.http2()
-        && reserved.ready().await
-    {
-        return Ok(Leg::Http2(reserved));
+    if site.mode != UpstreamMode::Http1 {
+        // One that is going away is not offered again.
+        while let Some(mut reserved) = site.pool.http2() {
+            if reserved.ready().await {
+                return Ok(Leg::Http2(reserved));
+            }
+        }
     }
     if site.mode != UpstreamMode::H2c
         && let Some(client) = site.pool.http1().await
@@ -75,14 +83,23 @@ pub(crate) async fn lease(visit: &Visit, site: &Site) -> Result<Leg, UpstreamErr
     if site.mode != UpstreamMode::H2c {
         return fresh(visit, site, None).await;
     }
-    // Requests that arrive together share the connection the first of them opens.
-    let _opening = site.pool.opening().await;
-    if let Some(mut reserved) = site.pool.http2()
-        && reserved.ready().await
-    {
-        return Ok(Leg::Http2(reserved));
+    // Requests that arrive together share the connection the first of them opens, or its failure.
+    let began = Instant::now();
+    let mut opening = site.pool.opening().await;
+    while let Some(mut reserved) = site.pool.http2() {
+        if reserved.ready().await {
+            return Ok(Leg::Http2(reserved));
+        }
     }
-    fresh(visit, site, None).await
+    if let Some(failed) = opening.as_ref().filter(|failed| failed.at > began) {
+        return Err(UpstreamError::WithOthers(failed.failure));
+    }
+    let opened = fresh(visit, site, None).await;
+    *opening = opened.as_ref().err().map(|error| FailedOpening {
+        at: Instant::now(),
+        failure: error.failure(),
+    });
+    opened
 }
 
 /// Opens a connection; `source` is set where it will serve one visitor only.
@@ -158,30 +175,29 @@ pub(crate) async fn send(
         Leg::Http2(reserved) => over_http2(reserved, site, head, body, trailers).await,
         Leg::Http1 { client, reused } => {
             let again =
-                (reused && body.is_empty() && is_idempotent(&head.method)).then(|| head.clone());
-            match over_http1(visit, site, client, head, body, trailers).await {
-                // An idle connection may close just as it is used again. Nothing has come back, the
-                // request has no body and may be done twice: once more, on a fresh connection.
-                Err(UpstreamError::Http1(error)) if let Some(head) = again => {
-                    tracing::debug!(%error, "retrying on a fresh upstream connection");
-                    let body = RequestBody::none(record);
-                    match fresh(visit, site, None).await? {
-                        Leg::Http1 { client, .. } => {
-                            over_http1(visit, site, client, head, body, trailers).await
-                        }
-                        Leg::Http2(reserved) => {
-                            over_http2(reserved, site, head, body, trailers).await
-                        }
-                    }
-                }
-                other => other,
+                (reused && body.is_empty() && head.method.is_idempotent()).then(|| head.clone());
+            let failed = match over_http1(visit, site, client, head, body, trailers).await {
+                Ok(sent) => return Ok(sent),
+                Err(failed) => failed,
+            };
+            // An idle connection may close just as it is used again. What was not sent can be sent
+            // elsewhere; what was sent only where nothing came back, it has no body and may be done
+            // twice.
+            let half_answered = failed.is_half_answered();
+            let (head, body) = match (failed.unsent, again) {
+                (Some(unsent), _) if reused => unsent.into_parts(),
+                (None, Some(head)) if !half_answered => (head, RequestBody::none(record)),
+                _ => return Err(UpstreamError::Http1(failed.error)),
+            };
+            tracing::debug!(error = %failed.error, "retrying on a fresh upstream connection");
+            match fresh(visit, site, None).await? {
+                Leg::Http1 { client, .. } => over_http1(visit, site, client, head, body, trailers)
+                    .await
+                    .map_err(|failed| UpstreamError::Http1(failed.error)),
+                Leg::Http2(reserved) => over_http2(reserved, site, head, body, trailers).await,
             }
         }
     }
-}
-
-fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent()
 }
 
 async fn over_http1(
@@ -191,7 +207,7 @@ async fn over_http1(
     mut head: request::Parts,
     mut body: RequestBody,
     trailers: bool,
-) -> Result<(response::Parts, Outbound), UpstreamError> {
+) -> Result<(response::Parts, Outbound), http1::Unanswered> {
     http1_form(&mut head);
     if trailers {
         head.headers
@@ -206,15 +222,16 @@ async fn over_http1(
         interim.proceed = Some(proceed);
     }
     let (pool, keep) = (Arc::clone(&site.pool), keep(visit));
+    let request = Request::from_parts(head, body);
     let sent = client
-        .send(Request::from_parts(head, body), interim, |client| {
+        .send(request, interim, |client| {
             Returning::new(client, pool, keep)
         })
-        .await
-        .map_err(UpstreamError::Http1)?;
+        .await?;
     match sent {
         http1::Sent::Response(head, body) => Ok((head, Outbound::Http1(body))),
-        http1::Sent::Switched(_) => Err(UpstreamError::BadUpgrade),
+        // Only a request sent with `send_once` can switch.
+        http1::Sent::Switched(switched) => Ok((switched.head, Outbound::Empty)),
     }
 }
 
@@ -228,6 +245,10 @@ async fn over_http2(
     http2_form(&mut head, site);
     // The wait for `100 Continue` is the edge's own on this side.
     head.headers.remove(header::EXPECT);
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        head.headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
     if trailers {
         head.headers
             .insert(header::TE, HeaderValue::from_static("trailers"));

@@ -23,6 +23,8 @@ pub(crate) struct Visit {
     pub(crate) site: Option<Arc<Site>>,
     limits: Arc<Limits>,
     decisions: Mutex<Vec<Decision>>,
+    /// One decision at a time: a filter that counts connections counts this one once.
+    deciding: tokio::sync::Mutex<()>,
 }
 
 /// A connection that does not reach a tunnel.
@@ -51,6 +53,7 @@ impl Visit {
             site,
             limits,
             decisions: Mutex::default(),
+            deciding: tokio::sync::Mutex::default(),
         }
     }
 
@@ -78,6 +81,10 @@ impl Visit {
         chain: &Arc<Chain>,
         client: IpAddr,
     ) -> Result<Arc<Connection>, Denied> {
+        if let Some(known) = self.known(site, chain, client) {
+            return known;
+        }
+        let _deciding = self.deciding.lock().await;
         if let Some(known) = self.known(site, chain, client) {
             return known;
         }

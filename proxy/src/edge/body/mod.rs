@@ -17,7 +17,7 @@ use super::abort::Abort;
 use super::record::Record;
 use super::{http1, http2};
 
-pub(crate) use request::{ApiBody, RequestBody, Unread};
+pub(crate) use request::{ApiBody, RequestBody, Sent, Unread};
 pub(crate) use response::ResponseBody;
 pub(crate) use stall::ContinueWait;
 

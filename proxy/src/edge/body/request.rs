@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::stall::{ContinueWait, Stall};
 use super::{Inbound, Next, Through, pass};
 use crate::edge::abort::Abort;
+use crate::edge::fields;
 use crate::edge::record::Record;
 
 /// Whether there is a request body that has not been read to its end, so that the connection
@@ -32,8 +33,12 @@ pub(crate) struct RequestBody {
     stall: Stall,
     wait: Option<ContinueWait>,
     unread: Unread,
+    sent: Sent,
     done: bool,
 }
+
+/// Set once a request body has been given away to its end.
+pub(crate) type Sent = Arc<AtomicBool>;
 
 impl RequestBody {
     /// `length` is the visitor's `Content-Length` where its protocol frames without it.
@@ -61,8 +66,14 @@ impl RequestBody {
             stall: Stall::new(idle),
             wait: None,
             unread,
+            sent: Sent::new(AtomicBool::new(done)),
             done,
         }
+    }
+
+    /// Tells, as long as anybody asks, whether all of it has been sent.
+    pub(crate) fn sent(&self) -> Sent {
+        Arc::clone(&self.sent)
     }
 
     /// A request without a body, whose visitor's stream serves something else or nothing.
@@ -76,6 +87,7 @@ impl RequestBody {
             stall: Stall::new(Duration::MAX),
             wait: None,
             unread: Unread::default(),
+            sent: Sent::new(AtomicBool::new(true)),
             done: true,
         }
     }
@@ -119,6 +131,11 @@ impl RequestBody {
                 }
                 Poll::Pending => {
                     ready!(self.stall.poll_expired(cx));
+                    if self.record.is_flowing() {
+                        // The answer is on its way: a conversation in which this side is quiet.
+                        self.stall.restart();
+                        continue;
+                    }
                     return self.fail(Abort::Stalled, By::Downstream, Cause::Timeout);
                 }
             };
@@ -136,6 +153,10 @@ impl RequestBody {
             }
             if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
                 self.record.add_up(data.len());
+            }
+            let frame = frame.map(without_forged_trailers);
+            if last && self.held.is_empty() {
+                self.sent.store(true, Ordering::Relaxed);
             }
             let Some(flow) = &mut self.flow else {
                 return Poll::Ready(frame.map(Ok));
@@ -194,12 +215,32 @@ impl Drop for RequestBody {
     }
 }
 
+/// Trailers may be merged with a head by who gets them, and then say what a head may not.
+fn without_forged_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            fields::strip_hop_by_hop(&mut trailers);
+            fields::strip_identity(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
 /// A request body for the engine's own API.
-pub(crate) struct ApiBody(Inbound);
+pub(crate) struct ApiBody {
+    inner: Inbound,
+    stall: Stall,
+    unread: Unread,
+}
 
 impl ApiBody {
-    pub(crate) fn new(body: Inbound) -> Self {
-        Self(body)
+    pub(crate) fn new(inner: Inbound, idle: Duration, unread: Unread) -> Self {
+        Self {
+            inner,
+            stall: Stall::new(idle),
+            unread,
+        }
     }
 }
 
@@ -208,6 +249,15 @@ impl Body for ApiBody {
     type Error = Abort;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
-        self.0.poll_frame(cx)
+        let me = &mut *self;
+        let Poll::Ready(next) = me.inner.poll_frame(cx) else {
+            ready!(me.stall.poll_expired(cx));
+            return Poll::Ready(Some(Err(Abort::Stalled)));
+        };
+        me.stall.progress();
+        if next.is_none() || me.inner.is_end_stream() {
+            me.unread.store(false, Ordering::Relaxed);
+        }
+        Poll::Ready(next)
     }
 }

@@ -29,6 +29,12 @@ impl Stall {
         }
     }
 
+    /// Begins to wait anew.
+    pub(super) fn restart(&mut self) {
+        self.timer = None;
+        self.last = None;
+    }
+
     pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
         let timer = self

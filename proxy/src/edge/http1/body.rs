@@ -1,13 +1,14 @@
 //! hyper's bodies in the edge's terms.
 
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use http_body::Body as _;
 
 use super::client::Client;
 use crate::edge::abort::Abort;
-use crate::edge::body::Next;
+use crate::edge::body::{Next, Sent};
 use crate::edge::pool::Returning;
 
 /// A message body hyper reads from a peer.
@@ -37,13 +38,20 @@ impl Incoming {
 pub(crate) struct UpstreamBody {
     body: Option<Incoming>,
     back: Option<Returning<Client>>,
+    /// The request has been sent whole, so that the connection can take the next.
+    sent: Sent,
 }
 
 impl UpstreamBody {
-    pub(crate) fn new(body: hyper::body::Incoming, back: Option<Returning<Client>>) -> Self {
+    pub(crate) fn new(
+        body: hyper::body::Incoming,
+        back: Option<Returning<Client>>,
+        sent: Sent,
+    ) -> Self {
         let mut body = Self {
             body: Some(Incoming::new(body)),
             back,
+            sent,
         };
         if body.is_end_stream() {
             body.put_back();
@@ -56,6 +64,7 @@ impl UpstreamBody {
         Self {
             body: None,
             back: None,
+            sent: Sent::default(),
         }
     }
 
@@ -74,8 +83,11 @@ impl UpstreamBody {
     }
 
     fn put_back(&mut self) {
-        if let Some(back) = self.back.take() {
-            back.put();
+        match self.back.take() {
+            Some(back) if self.sent.load(Ordering::Relaxed) => back.put(),
+            // Answered before the request was whole: what is left of it is in the way.
+            Some(back) => back.abandon(),
+            None => {}
         }
     }
 

@@ -6,6 +6,7 @@ use http::{HeaderMap, Request, Response, StatusCode, response};
 use hyper::client::conn::http1 as conn;
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use super::body::UpstreamBody;
 use crate::edge::body::RequestBody;
@@ -15,7 +16,24 @@ use crate::edge::limits::Limits;
 use crate::edge::pool::Returning;
 
 /// One connection to an upstream. It carries one exchange at a time.
-pub(crate) struct Client(conn::SendRequest<RequestBody>);
+pub(crate) struct Client {
+    sender: conn::SendRequest<RequestBody>,
+    connection: AbortHandle,
+}
+
+/// A request that got no answer.
+pub(crate) struct Unanswered {
+    pub(crate) error: hyper::Error,
+    /// The request, where none of it was sent.
+    pub(crate) unsent: Option<Request<RequestBody>>,
+}
+
+impl Unanswered {
+    /// Whether an answer came that cannot be read: the upstream has worked on the request.
+    pub(crate) fn is_half_answered(&self) -> bool {
+        self.error.is_parse()
+    }
+}
 
 /// Begins HTTP/1.1 on a fresh stream.
 ///
@@ -27,12 +45,15 @@ pub(crate) async fn connect(stream: BoxStream, limits: &Limits) -> Result<Client
         .max_headers(limits.header_fields)
         .handshake(TokioIo::new(stream))
         .await?;
-    tokio::spawn(async move {
+    let connection = tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "upstream connection ended");
         }
     });
-    Ok(Client(sender))
+    Ok(Client {
+        sender,
+        connection: connection.abort_handle(),
+    })
 }
 
 /// hyper's read buffer also bounds how much of a body is read at once; below this, bulk suffers.
@@ -58,16 +79,21 @@ pub(crate) struct Interim {
 impl Client {
     /// Waits until the connection can take a request; `false` where it is closed.
     pub(crate) async fn ready(&mut self) -> bool {
-        self.0.ready().await.is_ok()
+        self.sender.ready().await.is_ok()
+    }
+
+    /// Ends the connection, whatever it is still doing.
+    pub(crate) fn abandon(self) {
+        self.connection.abort();
     }
 
     /// Whether a request could be sent right now.
     pub(crate) fn is_ready(&self) -> bool {
-        self.0.is_ready()
+        self.sender.is_ready()
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        !self.0.is_closed()
+        !self.sender.is_closed()
     }
 
     /// Sends one request.
@@ -79,7 +105,7 @@ impl Client {
         request: Request<RequestBody>,
         interim: Interim,
         back: impl FnOnce(Self) -> Returning<Self>,
-    ) -> Result<Sent, hyper::Error> {
+    ) -> Result<Sent, Unanswered> {
         self.exchange(request, interim, false, |client| Some(back(client)))
             .await
     }
@@ -94,6 +120,7 @@ impl Client {
     ) -> Result<Sent, hyper::Error> {
         self.exchange(request, Interim { proceed: None }, true, |_| None)
             .await
+            .map_err(|unanswered| unanswered.error)
     }
 
     async fn exchange(
@@ -102,7 +129,7 @@ impl Client {
         interim: Interim,
         switching: bool,
         back: impl FnOnce(Self) -> Option<Returning<Self>>,
-    ) -> Result<Sent, hyper::Error> {
+    ) -> Result<Sent, Unanswered> {
         if let Some(proceed) = interim.proceed {
             let proceed = Arc::new(Mutex::new(Some(proceed)));
             hyper::ext::on_informational(&mut request, move |answer| {
@@ -115,13 +142,22 @@ impl Client {
                 }
             });
         }
-        let mut response = self.0.send_request(request).await?;
+        let sent = request.body().sent();
+        let answer = self.sender.try_send_request(request).await;
+        let mut response = answer.map_err(|mut failed| Unanswered {
+            unsent: failed.take_message(),
+            error: failed.into_error(),
+        })?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             if !switching {
                 // Not asked for: there is no way to go on from here.
                 return Ok(Sent::Response(bad_switch(response), UpstreamBody::none()));
             }
-            let upgraded = hyper::upgrade::on(&mut response).await?;
+            let upgraded = hyper::upgrade::on(&mut response).await;
+            let upgraded = upgraded.map_err(|error| Unanswered {
+                error,
+                unsent: None,
+            })?;
             let (head, _) = response.into_parts();
             return Ok(Sent::Switched(Switched {
                 head,
@@ -129,7 +165,10 @@ impl Client {
             }));
         }
         let (head, body) = response.into_parts();
-        Ok(Sent::Response(head, UpstreamBody::new(body, back(self))))
+        Ok(Sent::Response(
+            head,
+            UpstreamBody::new(body, back(self), sent),
+        ))
     }
 }
 

@@ -12,8 +12,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
+use crate::edge::backlog::Backlog;
 use crate::edge::body::Unread;
 use crate::edge::limits::Limits;
 
@@ -25,6 +27,9 @@ pub(crate) struct Clock {
     unread: Unread,
     /// The connection left HTTP.
     upgraded: AtomicBool,
+    backlog: Backlog,
+    /// What the connection became when it left HTTP.
+    relay: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +48,8 @@ impl Clock {
             state: Mutex::new(State::Idle(Instant::now())),
             unread: Unread::default(),
             upgraded: AtomicBool::new(false),
+            backlog: Backlog::default(),
+            relay: Mutex::default(),
         })
     }
 
@@ -68,25 +75,43 @@ impl Clock {
         Arc::clone(&self.unread)
     }
 
-    pub(crate) fn leave_http(&self) {
+    /// The connection leaves HTTP; what it becomes is still the connection's.
+    pub(crate) fn leave_http(&self, relay: JoinHandle<()>) {
         self.upgraded.store(true, Ordering::Relaxed);
+        *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = Some(relay);
     }
 
-    /// Waits until a head took too long or the connection was idle for too long.
+    pub(crate) fn relay(&self) -> Option<JoinHandle<()>> {
+        self.relay
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Waits until a head took too long, the connection was idle for too long, or the visitor left
+    /// an answer unread for too long.
     pub(crate) async fn expired(&self, limits: &Limits) {
         loop {
             let now = Instant::now();
-            let until = self.with(|state| match *state {
-                State::Idle(since) => since + limits.idle,
-                State::Head(since) => since + limits.header_wait,
-                // Look again when the shorter of the two could at the earliest be over.
-                State::Busy => now + limits.idle.min(limits.header_wait),
+            let look_again = now + limits.idle.min(limits.header_wait);
+            let (deadline, wake) = self.with(|state| match *state {
+                // A head that begins meanwhile has a nearer end.
+                State::Idle(since) => {
+                    let deadline = since + limits.idle;
+                    (Some(deadline), deadline.min(look_again))
+                }
+                State::Head(since) => {
+                    let deadline = since + limits.header_wait;
+                    (Some(deadline), deadline)
+                }
+                State::Busy => (None, look_again),
             });
-            let busy = self.with(|state| matches!(state, State::Busy));
-            if until <= now && !busy {
+            if deadline.is_some_and(|deadline| deadline <= now)
+                || self.backlog.is_older_than(limits.write_idle)
+            {
                 return;
             }
-            tokio::time::sleep_until(until).await;
+            tokio::time::sleep_until(wake).await;
         }
     }
 }
@@ -148,7 +173,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<I> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.clock.backlog.note(written)
     }
 
     fn poll_write_vectored(
@@ -156,7 +182,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<I> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.clock.backlog.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -164,7 +191,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.clock.backlog.note(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -6,7 +6,7 @@ mod io;
 mod server;
 
 pub(crate) use body::{Incoming, UpstreamBody};
-pub(crate) use client::{Client, Interim, Sent, connect};
+pub(crate) use client::{Client, Interim, Sent, Unanswered, connect};
 pub(crate) use hyper::Error;
 pub(crate) use io::Busy;
 pub(crate) use server::serve;

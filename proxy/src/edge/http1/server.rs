@@ -9,6 +9,7 @@ use http::{HeaderValue, Request, Response, Version, header};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
 
 use super::body::Incoming;
 use super::io::{Clock, VisitorIo};
@@ -47,10 +48,10 @@ where
                 if let Err(error) = ended {
                     tracing::debug!(%error, "visitor connection ended");
                 }
-                return;
+                break;
             }
             () = clock.expired(&limits) => {
-                tracing::debug!("visitor connection closed: idle, or a head that took too long");
+                tracing::debug!("visitor connection closed: idle, or one side took too long");
                 return;
             }
             () = drain.begun(), if !draining => {
@@ -58,6 +59,20 @@ where
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+    // A connection that left HTTP keeps its place among the visitors until it really ends.
+    if let Some(relay) = clock.relay() {
+        let mut relay = AbortOnDrop(relay);
+        let _panicked_or_aborted = (&mut relay.0).await;
+    }
+}
+
+/// Ends a task together with who waits for it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -100,16 +115,16 @@ async fn answer(
     let mut response = match answer {
         Answer::Close => return Err(Unanswered),
         Answer::Switch { head, relay } => {
-            clock.leave_http();
             let Some(switch) = switch else {
                 return Err(Unanswered);
             };
-            tokio::spawn(async move {
+            let relay = tokio::spawn(async move {
                 match switch.await {
                     Ok(upgraded) => relay.run(Duplex::io(TokioIo::new(upgraded))).await,
                     Err(error) => tracing::debug!(%error, "visitor left before the upgrade"),
                 }
             });
+            clock.leave_http(relay);
             let mut body = ResponseBody::empty();
             body.keep_busy(busy);
             return Ok(Response::from_parts(head, body));

@@ -3,11 +3,13 @@
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 
+use super::client::Pumping;
 use crate::edge::abort::{Abort, code};
 use crate::edge::body::Next;
 
@@ -24,7 +26,7 @@ pub(crate) struct Incoming {
     stream: h2::RecvStream,
     data_over: bool,
     /// Keeps the upstream connection's count of streams right.
-    _slot: Option<super::client::Slot>,
+    _slot: Option<Arc<super::client::Slot>>,
 }
 
 impl Incoming {
@@ -37,7 +39,7 @@ impl Incoming {
     }
 
     /// Keeps a place on an upstream connection taken for as long as this direction lives.
-    pub(super) fn holding(mut self, slot: super::client::Slot) -> Self {
+    pub(super) fn holding(mut self, slot: Arc<super::client::Slot>) -> Self {
         self._slot = Some(slot);
         self
     }
@@ -64,8 +66,6 @@ impl Incoming {
                 let _stream_over = self.stream.flow_control().release_capacity(data.len());
                 Poll::Ready(Some(Ok(data)))
             }
-            // A peer that needs no more of us may say so after its whole message (RFC 9113 §8.1).
-            Some(Err(error)) if error.reason() == Some(h2::Reason::NO_ERROR) => Poll::Ready(None),
             Some(Err(error)) => Poll::Ready(Some(Err(abort_of(&error)))),
             None => Poll::Ready(None),
         }
@@ -82,11 +82,15 @@ impl Incoming {
 }
 
 /// The sending direction of a stream.
-pub(crate) struct Outgoing(h2::SendStream<Bytes>);
+pub(crate) struct Outgoing {
+    stream: h2::SendStream<Bytes>,
+    /// How long the peer may leave its window closed.
+    patience: Duration,
+}
 
 impl Outgoing {
-    pub(super) fn new(stream: h2::SendStream<Bytes>) -> Self {
-        Self(stream)
+    pub(super) fn new(stream: h2::SendStream<Bytes>, patience: Duration) -> Self {
+        Self { stream, patience }
     }
 
     /// Sends bytes as the peer's window lets them go.
@@ -97,14 +101,21 @@ impl Outgoing {
         if bytes.is_empty() {
             return if end { self.put(bytes, true) } else { Ok(()) };
         }
-        self.0.reserve_capacity(bytes.len());
+        self.stream.reserve_capacity(bytes.len());
         while !bytes.is_empty() {
-            let granted = match self.0.capacity() {
-                0 => match poll_fn(|cx| self.0.poll_capacity(cx)).await {
-                    Some(Ok(granted)) => granted,
-                    Some(Err(error)) => return Err(abort_of(&error)),
-                    None => return Err(self.reset_by_peer().await),
-                },
+            let granted = match self.stream.capacity() {
+                0 => {
+                    let more = poll_fn(|cx| self.stream.poll_capacity(cx));
+                    match tokio::time::timeout(self.patience, more).await {
+                        Ok(Some(Ok(granted))) => granted,
+                        Ok(Some(Err(error))) => return Err(abort_of(&error)),
+                        Ok(None) => return Err(self.reset_by_peer().await),
+                        Err(_) => {
+                            self.reset(code::CANCEL);
+                            return Err(Abort::Stalled);
+                        }
+                    }
+                }
                 granted => granted,
             };
             let part = bytes.split_to(granted.min(bytes.len()));
@@ -117,19 +128,19 @@ impl Outgoing {
     }
 
     fn put(&mut self, bytes: Bytes, end: bool) -> Result<(), Abort> {
-        self.0
+        self.stream
             .send_data(bytes, end)
             .map_err(|error| abort_of(&error))
     }
 
     pub(crate) fn trailers(&mut self, trailers: HeaderMap) -> Result<(), Abort> {
-        self.0
+        self.stream
             .send_trailers(trailers)
             .map_err(|error| abort_of(&error))
     }
 
     pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Abort> {
-        self.0.poll_reset(cx).map(|reset| match reset {
+        self.stream.poll_reset(cx).map(|reset| match reset {
             Ok(reason) => Abort::Reset(reason.into()),
             Err(error) => abort_of(&error),
         })
@@ -140,7 +151,7 @@ impl Outgoing {
     }
 
     pub(crate) fn reset(&mut self, code: u32) {
-        self.0.send_reset(h2::Reason::from(code));
+        self.stream.send_reset(h2::Reason::from(code));
     }
 }
 
@@ -151,18 +162,39 @@ pub(super) type Sender = Arc<Mutex<Option<Outgoing>>>;
 pub(crate) struct UpstreamBody {
     body: Incoming,
     sender: Sender,
+    pumping: Option<Pumping>,
 }
 
 impl UpstreamBody {
-    pub(super) fn new(body: Incoming, sender: Sender, slot: super::client::Slot) -> Self {
-        Self {
+    pub(super) fn new(
+        body: Incoming,
+        sender: Sender,
+        slot: Arc<super::client::Slot>,
+        pumping: Option<Pumping>,
+    ) -> Self {
+        let mut body = Self {
             body: body.holding(slot),
             sender,
+            pumping,
+        };
+        if body.is_end_stream() {
+            body.over();
+        }
+        body
+    }
+
+    fn over(&mut self) {
+        if let Some(pumping) = self.pumping.take() {
+            pumping.let_go();
         }
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next {
-        self.body.poll_frame(cx)
+        let next = self.body.poll_frame(cx);
+        if matches!(next, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.over();
+        }
+        next
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {

@@ -8,12 +8,15 @@ use std::sync::{
 };
 use std::task::Poll;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, response};
 use http_body::Body as _;
+use tokio::task::AbortHandle;
 
 use super::body::{Incoming, Outgoing, Sender, UpstreamBody, abort_of};
-use crate::edge::abort::Abort;
+use crate::edge::abort::{Abort, code};
 use crate::edge::body::RequestBody;
 use crate::edge::dial::BoxStream;
 use crate::edge::limits::Limits;
@@ -26,6 +29,7 @@ pub(crate) struct Client {
 }
 
 struct Shared {
+    write_idle: Duration,
     streams: AtomicUsize,
     streams_max: usize,
     closed: AtomicBool,
@@ -56,7 +60,9 @@ pub(crate) async fn connect(stream: BoxStream, limits: &Limits) -> Result<Client
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(0)
         .initial_window_size(limits.h2_stream_window)
-        .initial_connection_window_size(limits.h2_connection_window)
+        // As much as all its streams together, so that one nobody reads stops no other.
+        .initial_connection_window_size(connection_window(limits))
+        .data_frame_budget(limits.upstream_h2_frame_budget)
         .max_send_buffer_size(limits.h2_send_buffer)
         // An upstream that serves many visitors sees many of them leave.
         .max_concurrent_reset_streams(limits.upstream_h2_streams)
@@ -64,6 +70,7 @@ pub(crate) async fn connect(stream: BoxStream, limits: &Limits) -> Result<Client
         .handshake::<_, Bytes>(stream)
         .await?;
     let state = Arc::new(Shared {
+        write_idle: limits.write_idle,
         streams: AtomicUsize::new(0),
         streams_max: limits.upstream_h2_streams,
         closed: AtomicBool::new(false),
@@ -124,9 +131,14 @@ impl Reserved {
 
     /// Waits until the connection takes a stream; `false` where it is going away.
     pub(crate) async fn ready(&mut self) -> bool {
-        poll_fn(|cx| self.client.sender.poll_ready(cx))
+        let ready = poll_fn(|cx| self.client.sender.poll_ready(cx))
             .await
-            .is_ok()
+            .is_ok();
+        if !ready {
+            // It may live on for its last streams, but takes no more.
+            self.client.state.closed.store(true, Ordering::Relaxed);
+        }
+        ready
     }
 
     /// Sends one request and pumps its body until the head of the answer is there, and on.
@@ -142,16 +154,23 @@ impl Reserved {
             .send_request(Request::from_parts(parts, ()), empty)
             .map_err(|error| abort_of(&error))?;
         let sender = Sender::default();
-        let stream = Outgoing::new(stream);
+        let stream = Outgoing::new(stream, self.client.state.write_idle);
+        let slot = Arc::new(self.slot);
+        let mut pumping = None;
         if empty {
             drop(body);
             keep(&sender, stream);
         } else {
-            tokio::spawn(pump(body, stream, Arc::clone(&sender)));
+            let (sender, slot) = (Arc::clone(&sender), Arc::clone(&slot));
+            let task = tokio::spawn(async move {
+                let _slot = slot;
+                pump(body, stream, sender).await;
+            });
+            pumping = Some(Pumping(Some(task.abort_handle())));
         }
         let response = answer.await.map_err(|error| abort_of(&error))?;
         let (head, body) = response.into_parts();
-        let body = UpstreamBody::new(Incoming::new(body), sender, self.slot);
+        let body = UpstreamBody::new(Incoming::new(body), sender, slot, pumping);
         Ok(Sent { head, body })
     }
 
@@ -176,16 +195,47 @@ impl Reserved {
             .map_err(|error| abort_of(&error))?;
         let response = answer.await.map_err(|error| abort_of(&error))?;
         let (head, body) = response.into_parts();
-        let (body, stream) = (Incoming::new(body), Outgoing::new(stream));
+        let stream = Outgoing::new(stream, self.client.state.write_idle);
+        let (body, slot) = (Incoming::new(body), Arc::new(self.slot));
         if head.status.is_success() {
-            return Ok(Ok((head, body.holding(self.slot), stream)));
+            return Ok(Ok((head, body.holding(slot), stream)));
         }
         let sender = Sender::default();
         keep(&sender, stream);
-        let body = UpstreamBody::new(body, sender, self.slot);
+        let body = UpstreamBody::new(body, sender, slot, None);
         Ok(Err(Sent { head, body }))
     }
 }
+
+/// The task that sends a request body. Dropped before the exchange is over it ends the task, and
+/// with it the stream: a pump that waits for a window nobody opens would stay for ever.
+pub(super) struct Pumping(Option<AbortHandle>);
+
+impl Drop for Pumping {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Pumping {
+    /// The answer is whole: what is left of the request may be sent to its end.
+    pub(super) fn let_go(mut self) {
+        self.0 = None;
+    }
+}
+
+fn connection_window(limits: &Limits) -> u32 {
+    let streams = u32::try_from(limits.upstream_h2_streams).unwrap_or(u32::MAX);
+    limits
+        .h2_stream_window
+        .saturating_mul(streams)
+        .min(WINDOW_MAX)
+}
+
+/// Largest window HTTP/2 knows (RFC 9113 §6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 
 fn keep(sender: &Sender, stream: Outgoing) {
     *sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
@@ -212,7 +262,11 @@ async fn pump(body: RequestBody, mut stream: Outgoing, sender: Sender) {
                 return;
             }
             Ok(Some(Err(abort))) => {
-                stream.reset(abort.code());
+                // To a server, "no error" would mean that the request was complete.
+                stream.reset(match abort.code() {
+                    code::NO_ERROR => code::CANCEL,
+                    other => other,
+                });
                 return;
             }
             Ok(Some(Ok(frame))) => match frame.into_data() {

@@ -4,11 +4,13 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{Fault, Frames, farewell};
+use crate::edge::backlog::Backlog;
 
 /// A connection whose frames are looked at as h2 reads them.
 #[derive(Debug)]
@@ -18,11 +20,13 @@ pub(crate) struct Guard<I> {
     fault: Option<u32>,
     /// How much of the `GOAWAY` is written.
     said: usize,
+    backlog: Arc<Backlog>,
 }
 
 impl<I> Guard<I> {
-    pub(crate) fn new(io: I) -> Self {
+    pub(crate) fn new(io: I, backlog: Arc<Backlog>) -> Self {
         Self {
+            backlog,
             io,
             frames: Frames::default(),
             fault: None,
@@ -61,7 +65,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Guard<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.backlog.note(written)
     }
 
     fn poll_write_vectored(
@@ -69,7 +74,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Guard<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.backlog.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -77,7 +83,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Guard<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.backlog.note(flushed)
     }
 
     /// h2 shuts down once everything it had to say is written, so a `GOAWAY` here stands between whole frames.
@@ -113,7 +120,7 @@ mod tests {
     #[tokio::test]
     async fn the_reader_sees_the_end_and_the_visitor_the_code() {
         let (mut visitor, ours) = tokio::io::duplex(1024);
-        let mut guard = Guard::new(ours);
+        let mut guard = Guard::new(ours, Arc::default());
         visitor
             .write_all(&[PREFACE, HEADERS, SHORT_PING].concat())
             .await
@@ -131,7 +138,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_fault_nothing_is_added() {
         let (mut visitor, ours) = tokio::io::duplex(1024);
-        let mut guard = Guard::new(ours);
+        let mut guard = Guard::new(ours, Arc::default());
         visitor
             .write_all(&[PREFACE, HEADERS].concat())
             .await

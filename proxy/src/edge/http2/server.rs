@@ -20,6 +20,7 @@ use super::body::{Incoming, Outgoing};
 use super::guard::Guard;
 use super::malformed::is_malformed;
 use crate::edge::abort::{Abort, code};
+use crate::edge::backlog::Backlog;
 use crate::edge::body::{Inbound, ResponseBody, Unread};
 use crate::edge::drive::{Answer, drive};
 use crate::edge::duplex::Duplex;
@@ -31,6 +32,8 @@ use crate::edge::visit::Visit;
 const RESET_WINDOW: Duration = Duration::from_secs(60);
 /// Streams a visitor may reset before the edge has looked at them; beyond, h2 ends the connection.
 const PENDING_RESETS_MAX: usize = 32;
+/// How often, within the time it may take, a visitor that does not read is looked at.
+const LOOKS_PER_STALL: u32 = 4;
 /// Streams remembered after the edge reset them, so that late frames are not taken for errors.
 const REMEMBERED_RESETS_MAX: usize = 64;
 /// Stream errors by the visitor's own fault that a connection survives.
@@ -42,6 +45,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = visit.limits();
+    let backlog = Arc::new(Backlog::default());
     let handshake = h2::server::Builder::new()
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits.h2_streams)
@@ -52,7 +56,7 @@ where
         .max_concurrent_reset_streams(REMEMBERED_RESETS_MAX)
         .max_local_error_reset_streams(Some(LOCAL_ERRORS_MAX))
         .enable_connect_protocol()
-        .handshake::<_, Bytes>(Guard::new(io));
+        .handshake::<_, Bytes>(Guard::new(io, Arc::clone(&backlog)));
     let connection = match tokio::time::timeout(limits.header_wait, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(%error, "visitor connection ended"),
@@ -61,6 +65,7 @@ where
     Serving {
         visit,
         limits,
+        backlog,
         streams: Arc::default(),
         resets: 0,
         resets_since: Instant::now(),
@@ -86,6 +91,7 @@ struct Streams {
 
 struct Serving {
     visit: Arc<Visit>,
+    backlog: Arc<Backlog>,
     limits: Arc<Limits>,
     streams: Arc<Streams>,
     resets: usize,
@@ -99,9 +105,10 @@ impl Serving {
     {
         let mut drain = self.visit.draining();
         let mut closing = false;
-        let idle = tokio::time::sleep(self.limits.idle);
-        tokio::pin!(idle);
+        let look = tokio::time::sleep(self.limits.idle);
+        tokio::pin!(look);
         loop {
+            let mut begins_to_close = false;
             tokio::select! {
                 biased;
                 accepted = poll_fn(|cx| connection.poll_accept(cx)) => match accepted {
@@ -112,24 +119,35 @@ impl Serving {
                     None => return,
                 },
                 () = self.streams.changed.notified() => {
-                    if self.too_many_resets() {
-                        tracing::debug!("visitor connection closed: too many resets");
-                        connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    let wait = if closing { self.limits.lingering } else { self.limits.idle };
+                    look.as_mut().reset(Instant::now() + wait);
+                }
+                () = &mut look => {
+                    let open = self.streams.open.load(Ordering::Relaxed);
+                    if self.backlog.is_older_than(self.limits.write_idle) || closing && open == 0 {
+                        // The visitor does not read, or has not said goodbye in its time.
+                        return tracing::debug!("visitor connection cut");
                     }
-                    idle.as_mut().reset(Instant::now() + self.limits.idle);
+                    begins_to_close = open == 0;
+                    let wait = match closing {
+                        true => self.limits.lingering,
+                        false => self.limits.idle.min(self.limits.write_idle / LOOKS_PER_STALL),
+                    };
+                    look.as_mut().reset(Instant::now() + wait);
                 }
-                () = &mut idle, if !closing => {
-                    if self.streams.open.load(Ordering::Relaxed) == 0 {
-                        closing = true;
-                        connection.graceful_shutdown();
-                    } else {
-                        idle.as_mut().reset(Instant::now() + self.limits.idle);
-                    }
-                }
-                () = drain.begun(), if !closing => {
-                    closing = true;
-                    connection.graceful_shutdown();
-                }
+                () = drain.begun(), if !closing => begins_to_close = true,
+            }
+            if self.too_many_resets() {
+                tracing::debug!("visitor connection closed: too many resets");
+                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                let farewell = poll_fn(|cx| connection.poll_closed(cx));
+                let _said_or_not = tokio::time::timeout(self.limits.lingering, farewell).await;
+                return;
+            }
+            if begins_to_close && !closing {
+                closing = true;
+                connection.graceful_shutdown();
+                look.as_mut().reset(Instant::now() + self.limits.lingering);
             }
         }
     }
@@ -169,7 +187,8 @@ async fn exchange(
     request: Request<h2::RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) -> End {
-    let (head, stream) = request.into_parts();
+    let patience = visit.limits().write_idle;
+    let (mut head, stream) = request.into_parts();
     if is_malformed(&head) {
         let mut response = Response::new(());
         *response.status_mut() = http::StatusCode::BAD_REQUEST;
@@ -183,6 +202,12 @@ async fn exchange(
         *response.status_mut() = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         let _gone = respond.send_response(response, true);
         return End::Done;
+    }
+    // HTTP/2 has no such wait of its own on the wire; who asks for it gets it at once.
+    if head.headers.remove(header::EXPECT).is_some() && !stream.is_end_stream() {
+        let mut proceed = Response::new(());
+        *proceed.status_mut() = http::StatusCode::CONTINUE;
+        let _gone = respond.send_informational(proceed);
     }
     let asked = Asked::of_http2(&head);
     let body = Incoming::new(stream);
@@ -204,7 +229,7 @@ async fn exchange(
             respond.send_reset(h2::Reason::CANCEL);
             End::Done
         }
-        Answer::Response { head, body } => answer_with(respond, head, body).await,
+        Answer::Response { head, body } => answer_with(respond, head, body, patience).await,
         Answer::Switch { head, relay } => {
             let Some(reader) = kept else {
                 respond.send_reset(h2::Reason::INTERNAL_ERROR);
@@ -212,7 +237,7 @@ async fn exchange(
             };
             if let Ok(stream) = respond.send_response(Response::from_parts(head, ()), false) {
                 relay
-                    .run(Duplex::http2(reader, Outgoing::new(stream)))
+                    .run(Duplex::http2(reader, Outgoing::new(stream, patience)))
                     .await;
             }
             End::Done
@@ -224,6 +249,7 @@ async fn answer_with(
     mut respond: SendResponse<Bytes>,
     mut head: http::response::Parts,
     mut body: ResponseBody,
+    patience: Duration,
 ) -> End {
     head.headers.remove(header::CONNECTION);
     let end = body.is_end_stream();
@@ -234,7 +260,7 @@ async fn answer_with(
     if end {
         return End::Done;
     }
-    match pump(&mut body, Outgoing::new(stream)).await {
+    match pump(&mut body, Outgoing::new(stream, patience)).await {
         Ok(()) => End::Done,
         Err(Abort::Reset(code)) => {
             body.reset(code);
