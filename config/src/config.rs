@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::invalid::{Invalid, Readable};
 use crate::load;
 use crate::overrides;
+use crate::places::Places;
 use crate::policy::{self, Policy, Project};
-use crate::problem::{Place, Problem};
+use crate::problem::Problem;
 use crate::reader::{Reader, Reading};
 use crate::settings::{Admin, Auth, Certificates, Engine, Front, Limits, Listen, Timeouts};
 use crate::tree::Source;
@@ -39,18 +41,18 @@ pub struct Config {
     /// What works and should be otherwise, for the log.
     pub warnings: Vec<Problem>,
     /// Where each value stands, by its dotted key.
-    pub(crate) places: Arc<BTreeMap<String, Place>>,
+    pub(crate) places: Arc<Places>,
 }
 
 impl Config {
     /// Reads the file at `path`, with `environment` laid over it.
     ///
     /// # Errors
-    /// Every problem found, in the order of the text.
+    /// Every problem found, in the order of the text, and what could be read all the same.
     pub fn load(
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, Vec<Problem>> {
+    ) -> Result<Self, Invalid> {
         let name = path.display().to_string();
         let text = load::text(path)
             .map_err(|error| vec![Problem::of_file(&name, format!("cannot be read: {error}"))])?;
@@ -61,12 +63,12 @@ impl Config {
     /// start from the folder `name` is in; secrets are read from the files the text names.
     ///
     /// # Errors
-    /// Every problem found, in the order of the text.
+    /// Every problem found, in the order of the text, and what could be read all the same.
     pub fn parse(
         name: &str,
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, Vec<Problem>> {
+    ) -> Result<Self, Invalid> {
         let environment: BTreeMap<String, String> = environment.into_iter().collect();
         let source = Arc::new(Source::new(name, text));
         let mut root = source.tree()?;
@@ -81,36 +83,26 @@ impl Config {
             problems: RefCell::new(misled),
             warnings: RefCell::new(Vec::new()),
         };
-        let config = read(Reader::root(&reading, &root));
-        let places = root.places(&reading.source);
-        let mut problems = reading.problems.into_inner();
-        problems.sort_by(|one, other| one.place().cmp(other.place()));
-        problems.dedup();
-        match config {
-            Some(mut config) if problems.is_empty() => {
+        let read = read(Reader::root(&reading, &root));
+        let places = Arc::new(Places(root.places(&reading.source)));
+        let problems = reading.problems.into_inner();
+        match read {
+            Ok(mut config) if problems.is_empty() => {
                 config.warnings = reading.warnings.into_inner();
-                config.places = Arc::new(places);
+                config.places = places;
                 Ok(config)
             }
-            _ => Err(problems),
+            read => {
+                let readable = read.map_or_else(|readable| *readable, Readable::from);
+                Err(Invalid::new(problems, Readable { places, ..readable }))
+            }
         }
     }
 
     /// A problem with the value at the dotted `key`, found after reading: a file that cannot be used,
     /// a filter that cannot be built. It stands at the value, or at the nearest table above it.
     pub fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
-        let mut above = key;
-        let place = loop {
-            if let Some(place) = self.places.get(above) {
-                break place.clone();
-            }
-            // The root's key is empty and always there.
-            above = above.rsplit_once('.').map_or("", |(above, _)| above);
-            if above.is_empty() && !self.places.contains_key("") {
-                break Place::File("the configuration".into());
-            }
-        };
-        Problem::new(place, key, message)
+        self.places.problem(key, message)
     }
 
     /// The project called `name`, if it is configured.
@@ -119,8 +111,19 @@ impl Config {
     }
 }
 
+impl From<Config> for Readable {
+    fn from(config: Config) -> Self {
+        Self {
+            certificates: Some(config.certificates.files),
+            policies: config.policies,
+            projects: config.projects,
+            places: config.places,
+        }
+    }
+}
+
 /// Reads every table before missing any, so that one run names every problem.
-fn read(mut root: Reader<'_>) -> Option<Config> {
+fn read(mut root: Reader<'_>) -> Result<Config, Box<Readable>> {
     let engine = Engine::read(root.table("engine"));
     let listen = Listen::read(root.table("listen"));
     let certificates = Certificates::read(root.table("certificates"));
@@ -133,18 +136,26 @@ fn read(mut root: Reader<'_>) -> Option<Config> {
     let policies = policy::read_policies(&root.table("policy"));
     let projects = policy::read_projects(&root.table("project"), &policies);
     root.finish();
-    Some(Config {
-        engine: engine?,
-        listen,
-        certificates: certificates?,
-        auth: auth?,
-        front,
-        admin,
-        timeouts,
-        limits,
-        policies,
-        projects,
-        warnings: Vec::new(),
-        places: Arc::default(),
-    })
+    match (engine, certificates, auth) {
+        (Some(engine), Some(certificates), Some(auth)) => Ok(Config {
+            engine,
+            listen,
+            certificates,
+            auth,
+            front,
+            admin,
+            timeouts,
+            limits,
+            policies,
+            projects,
+            warnings: Vec::new(),
+            places: Arc::default(),
+        }),
+        (_, certificates, _) => Err(Box::new(Readable {
+            certificates: certificates.map(|certificates| certificates.files),
+            policies,
+            projects,
+            places: Arc::default(),
+        })),
+    }
 }

@@ -5,8 +5,10 @@
 //! and goes on, so that one run names every problem there is.
 
 mod config;
+mod invalid;
 mod load;
 mod overrides;
+mod places;
 mod policy;
 mod problem;
 mod reader;
@@ -20,6 +22,7 @@ mod values;
 pub const EXAMPLE: &str = include_str!("../examples/engine.toml");
 
 pub use config::Config;
+pub use invalid::Invalid;
 pub use policy::{
     DEFAULT_PROJECT, FilterRef, FilterUse, Policy, Project, PublicAccess, UpgradeKind, When,
 };

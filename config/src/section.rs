@@ -1,15 +1,17 @@
 //! A filter's own table, handed to the filter to read in its own words.
 
+mod de;
+
 use std::sync::Arc;
 
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess,
-    Visitor, value::MapAccessDeserializer, value::MapDeserializer,
-};
-use serde::forward_to_deserialize_any;
+use serde::de::DeserializeOwned;
 
-use crate::problem::{self, Problem};
-use crate::tree::{At, Entry, Node, Source, Value};
+use crate::problem::Problem;
+use crate::tree::{At, Node, Source, Value};
+use de::Reader;
+
+/// Most problems reported for one section: a long list of nonsense says no more than its beginning.
+const PROBLEMS_MAX: usize = 20;
 
 /// The table that configures one filter, with the position of everything in it.
 #[derive(Clone, Debug)]
@@ -50,13 +52,43 @@ impl Section {
     /// Reads the whole section as `T`.
     ///
     /// # Errors
-    /// What serde found wrong, at the position of the value or key it stumbled over.
+    /// What serde found wrong, each at the position of the value or key it stumbled over.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
-        T::deserialize(Reader { node: &self.node }).map_err(|misread| {
-            let at = misread.at.as_ref().unwrap_or(&self.node.at);
-            let key = self.node.path_to(at);
-            vec![self.problem_at(at, key.as_deref(), misread.message)]
-        })
+        let mut misread = match T::deserialize(Reader { node: &self.node }) {
+            Ok(read) => return Ok(read),
+            Err(misread) => misread,
+        };
+        // Serde stops at the first mistake. What it stumbled over is taken out and the rest read
+        // again; what then goes wrong around the hole is no mistake of the text.
+        let mut rest = self.node.clone();
+        let mut holes: Vec<String> = Vec::new();
+        let mut problems = Vec::new();
+        loop {
+            let at = misread.at.unwrap_or_else(|| self.node.at.clone());
+            let key = self.node.path_to(&at);
+            let told = match misread.missing {
+                Some(field) => !self.has(key.as_deref(), field),
+                None => !holes.iter().any(|hole| is_within(hole, key.as_deref())),
+            };
+            if told {
+                problems.push(self.problem_at(&at, key.as_deref(), misread.message));
+            }
+            let Some(hole) = key.filter(|_| problems.len() < PROBLEMS_MAX && rest.remove(&at))
+            else {
+                return Err(problems);
+            };
+            holes.push(hole);
+            misread = match T::deserialize(Reader { node: &rest }) {
+                Ok(_) => return Err(problems),
+                Err(misread) => misread,
+            };
+        }
+    }
+
+    /// Whether `field` is written in the table under `key`, or in the section itself.
+    fn has(&self, key: Option<&str>, field: &str) -> bool {
+        let path = key.map_or_else(|| field.to_owned(), |key| format!("{key}.{field}"));
+        find(&self.node, &path).is_some()
     }
 
     /// A problem at the value of `key` (dotted from the table's top, `use` and its like included), or
@@ -86,6 +118,16 @@ impl Section {
     }
 }
 
+/// Whether the dotted key `inner` is `outer` or below it; everything is below the section itself.
+fn is_within(inner: &str, outer: Option<&str>) -> bool {
+    let Some(outer) = outer else {
+        return true;
+    };
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 fn find<'n>(node: &'n Node, key: &str) -> Option<&'n At> {
     key.split('.')
         .try_fold(node, |node, step| match &node.value {
@@ -97,236 +139,6 @@ fn find<'n>(node: &'n Node, key: &str) -> Option<&'n At> {
             _ => None,
         })
         .map(|node| &node.at)
-}
-
-/// What serde could not read, and where.
-#[derive(Debug)]
-struct Misread {
-    at: Option<At>,
-    message: String,
-}
-
-impl Misread {
-    /// The innermost value that failed is the one to point at.
-    fn or_at(mut self, at: &At) -> Self {
-        self.at.get_or_insert_with(|| at.clone());
-        self
-    }
-}
-
-impl std::fmt::Display for Misread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Misread {}
-
-impl serde::de::Error for Misread {
-    fn custom<T: std::fmt::Display>(message: T) -> Self {
-        Self {
-            at: None,
-            message: message.to_string(),
-        }
-    }
-
-    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(problem::unknown("key", field, expected))
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(problem::unknown("value", variant, expected))
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self::custom(format!("`{field}` is missing"))
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Reader<'n> {
-    node: &'n Node,
-}
-
-impl<'de> IntoDeserializer<'de, Misread> for Reader<'de> {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
-impl<'de> Deserializer<'de> for Reader<'de> {
-    type Error = Misread;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misread> {
-        match &self.node.value {
-            Value::Array(items) => visitor.visit_seq(Items(items.iter())),
-            Value::Boolean(yes) => visitor.visit_bool(*yes),
-            Value::Datetime(date) => visitor.visit_borrowed_str(date),
-            Value::Float(number) => visitor.visit_f64(*number),
-            Value::Integer(Some(number)) => visitor.visit_i64(*number),
-            Value::Integer(None) => Err(serde::de::Error::custom(
-                "does not fit 64 bits, use a smaller number",
-            )),
-            Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Table(entries) => visitor.visit_map(Entries {
-                rest: entries.iter(),
-                value: None,
-            }),
-        }
-        .map_err(|misread: Misread| misread.or_at(&self.node.at))
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misread> {
-        // TOML has no null: what is written is there.
-        visitor
-            .visit_some(self)
-            .map_err(|misread| misread.or_at(&self.node.at))
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Misread> {
-        visitor
-            .visit_newtype_struct(self)
-            .map_err(|misread| misread.or_at(&self.node.at))
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        _variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Misread> {
-        match &self.node.value {
-            Value::String(text) => visitor.visit_enum(text.as_str().into_deserializer()),
-            Value::Table(entries) => visitor.visit_enum(MapAccessDeserializer::new(
-                MapDeserializer::new(entries.iter().map(|entry| {
-                    (
-                        Key {
-                            key: &entry.key,
-                            at: &entry.at,
-                        },
-                        Reader { node: &entry.node },
-                    )
-                })),
-            )),
-            _ => Err(serde::de::Error::custom(format!(
-                "{} is not a name, use a string",
-                self.node.kind()
-            ))),
-        }
-        .map_err(|misread: Misread| misread.or_at(&self.node.at))
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map struct identifier ignored_any
-    }
-}
-
-/// The items of an array. A type that refuses a value after reading it (`try_from`) fails here, not in the item's
-/// own reader: the item is still what to point at.
-struct Items<'n>(std::slice::Iter<'n, Node>);
-
-impl<'de> SeqAccess<'de> for Items<'de> {
-    type Error = Misread;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Misread> {
-        let Some(node) = self.0.next() else {
-            return Ok(None);
-        };
-        seed.deserialize(Reader { node })
-            .map(Some)
-            .map_err(|misread| misread.or_at(&node.at))
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.0.len())
-    }
-}
-
-/// The entries of a table, for the same reason.
-struct Entries<'n> {
-    rest: std::slice::Iter<'n, Entry>,
-    value: Option<&'n Node>,
-}
-
-impl<'de> MapAccess<'de> for Entries<'de> {
-    type Error = Misread;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Misread> {
-        let Some(entry) = self.rest.next() else {
-            return Ok(None);
-        };
-        self.value = Some(&entry.node);
-        let (key, at) = (entry.key.as_str(), &entry.at);
-        seed.deserialize(Key { key, at })
-            .map(Some)
-            .map_err(|misread| misread.or_at(at))
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Misread> {
-        let node = self
-            .value
-            .take()
-            .ok_or_else(|| serde::de::Error::custom("a value was read before its key"))?;
-        seed.deserialize(Reader { node })
-            .map_err(|misread: Misread| misread.or_at(&node.at))
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.rest.len())
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Key<'n> {
-    key: &'n str,
-    at: &'n At,
-}
-
-impl<'de> IntoDeserializer<'de, Misread> for Key<'de> {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
-impl<'de> Deserializer<'de> for Key<'de> {
-    type Error = Misread;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misread> {
-        visitor
-            .visit_borrowed_str(self.key)
-            .map_err(|misread: Misread| misread.or_at(self.at))
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        _variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Misread> {
-        visitor
-            .visit_enum(self.key.into_deserializer())
-            .map_err(|misread: Misread| misread.or_at(self.at))
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
-        unit unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
-    }
 }
 
 #[cfg(test)]
@@ -390,6 +202,35 @@ mod tests {
             "allow = []\nmode = 'lacks'",
             "s.toml:2:8: mode: unknown value `lacks`, use one of `strict`, `lax`",
         );
+    }
+
+    #[test]
+    fn every_misreading_is_told_and_none_that_follows_from_another() {
+        let section = Section::parse(
+            "s.toml",
+            "allow = ['x', '10.0.0.0/8', 'y']\nmode = 7\nrat = 1\nrate = 'x'",
+        )
+        .unwrap();
+        let problems = section.deserialize::<Sample>().unwrap_err();
+        let keys: Vec<&str> = problems.iter().map(Problem::key).collect();
+        assert_eq!(keys, ["allow.0", "allow.2", "mode", "rat", "rate"]);
+        // Without its only value the key is missing, which nobody wrote.
+        let section = Section::parse("s.toml", "allow = 7").unwrap();
+        let problems = section.deserialize::<Sample>().unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let section = Section::parse("s.toml", "rate = -1").unwrap();
+        let problems = section.deserialize::<Sample>().unwrap_err();
+        let messages: Vec<&str> = problems.iter().map(Problem::message).collect();
+        assert_eq!(messages.len(), 2, "{messages:?}");
+        assert_eq!(messages.last(), Some(&"`allow` is missing"));
+    }
+
+    #[test]
+    fn a_long_list_of_nonsense_is_told_from_its_beginning() {
+        let text = format!("allow = [{}]", "'x', ".repeat(PROBLEMS_MAX + 1));
+        let section = Section::parse("s.toml", &text).unwrap();
+        let problems = section.deserialize::<Sample>().unwrap_err();
+        assert_eq!(problems.len(), PROBLEMS_MAX);
     }
 
     #[derive(Debug, Deserialize)]

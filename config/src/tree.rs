@@ -161,6 +161,29 @@ impl Node {
         places
     }
 
+    /// Takes out the entry or item that stands at `at`, below this node; whether there was one.
+    pub(crate) fn remove(&mut self, at: &At) -> bool {
+        match &mut self.value {
+            Value::Table(entries) => {
+                if entries.iter_mut().any(|entry| entry.node.remove(at)) {
+                    return true;
+                }
+                let before = entries.len();
+                entries.retain(|entry| entry.at != *at && entry.node.at != *at);
+                entries.len() < before
+            }
+            Value::Array(items) => {
+                if items.iter_mut().any(|item| item.remove(at)) {
+                    return true;
+                }
+                let before = items.len();
+                items.retain(|item| item.at != *at);
+                items.len() < before
+            }
+            _ => false,
+        }
+    }
+
     /// The dotted key of the value or key that stands at `at`, below this node.
     pub(crate) fn path_to(&self, at: &At) -> Option<String> {
         match &self.value {

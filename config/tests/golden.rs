@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_config::{Config, FilterRef, LogLevel, Problem, PublicAccess, UpgradeKind};
+use adit_config::{Config, FilterRef, Invalid, LogLevel, Problem, PublicAccess, UpgradeKind};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -22,7 +22,7 @@ fn folder(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn parse(path: &Path) -> Result<Config, Vec<Problem>> {
+fn parse(path: &Path) -> Result<Config, Invalid> {
     let text = std::fs::read_to_string(path).unwrap();
     let environment: Vec<(String, String)> = text
         .lines()
@@ -41,8 +41,9 @@ fn every_invalid_file_reports_all_its_problems() {
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
-        let problems = parse(&path).expect_err(&path.display().to_string());
-        let shown: String = problems
+        let invalid = parse(&path).expect_err(&path.display().to_string());
+        let shown: String = invalid
+            .problems()
             .iter()
             .map(|problem| format!("{problem}\n"))
             .collect();
@@ -58,8 +59,12 @@ fn every_invalid_file_reports_all_its_problems() {
 
 #[test]
 fn five_mistakes_have_five_positions() {
-    let problems = parse(&folder("invalid").join("five-mistakes.toml")).unwrap_err();
-    let positions: Vec<_> = problems.iter().filter_map(Problem::position).collect();
+    let invalid = parse(&folder("invalid").join("five-mistakes.toml")).unwrap_err();
+    let positions: Vec<_> = invalid
+        .problems()
+        .iter()
+        .filter_map(Problem::position)
+        .collect();
     assert_eq!(positions, [(3, 8), (4, 1), (7, 9), (16, 9), (19, 13)]);
 }
 
@@ -236,10 +241,47 @@ fn a_secret_that_others_can_read_is_warned_about() {
 
 #[test]
 fn a_missing_file_is_a_problem_of_its_own() {
-    let problems = Config::load(Path::new("/no/such/engine.toml"), []).unwrap_err();
+    let invalid = Config::load(Path::new("/no/such/engine.toml"), []).unwrap_err();
     assert!(
-        problems[0]
+        invalid.problems()[0]
             .to_string()
             .starts_with("/no/such/engine.toml: cannot be read")
+    );
+}
+
+#[test]
+fn what_is_readable_of_an_invalid_configuration_can_be_looked_into() {
+    let text = "[certificates]\nfiles = { cert = 'c', key = 'k' }\n[timeouts]\ndrain = 'soon'\n\
+                [policy.edge]\nfilters = [{ use = 'token' }, { when = 7 }]\n";
+    let invalid = Config::parse("engine.toml", text, []).unwrap_err();
+    let filters: Vec<&str> = invalid.policies()["edge"]
+        .filters
+        .iter()
+        .map(|filter| filter.kind.as_str())
+        .collect();
+    assert_eq!(filters, ["token"]);
+    assert!(invalid.projects().contains_key("default"));
+    assert!(invalid.certificate_files().is_some());
+    assert!(!invalid.policies_are_whole());
+
+    // What is found in looking stands in its place; where something was said already, that is kept.
+    let before = invalid.problems().len();
+    let found = vec![
+        invalid.problem("certificates.files.cert", "found"),
+        invalid.problem("timeouts.drain", "found"),
+        invalid.problem("policy.edge.filters.0.use", "found"),
+    ];
+    let all = invalid.with(found);
+    assert_eq!(all.len(), before + 2);
+    let places: Vec<_> = all.iter().filter_map(Problem::position).collect();
+    assert!(places.is_sorted(), "{places:?}");
+    let found: Vec<&str> = all
+        .iter()
+        .filter(|problem| problem.message() == "found")
+        .map(Problem::key)
+        .collect();
+    assert_eq!(
+        found,
+        ["certificates.files.cert", "policy.edge.filters.0.use"]
     );
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_config::{Config, Problem};
+use adit_config::{Config, Invalid};
 use adit_filters::Registry;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -27,7 +27,7 @@ use crate::listen::tcp::{self, Phase};
 use crate::metrics::Metrics;
 use build::Built;
 
-pub use build::check;
+pub use build::{check, every_problem};
 pub use error::{ReloadError, StartError};
 pub use explain::Explanation;
 pub(crate) use inner::Inner;
@@ -40,7 +40,7 @@ const METRICS_CONNECTIONS_MAX: usize = 64;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Reads the configuration anew.
-pub type Loader = Box<dyn Fn() -> Result<Config, Vec<Problem>> + Send + Sync>;
+pub type Loader = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
 
 /// Is told of a configuration.
 pub type Listener = Box<dyn Fn(&Config) + Send + Sync>;

@@ -65,7 +65,7 @@ admin.socket = "admin.sock"
     std::fs::write(folder.join("engine.toml"), text).unwrap();
 }
 
-fn load(folder: &Path) -> Result<Config, Vec<adit_config::Problem>> {
+fn load(folder: &Path) -> Result<Config, adit_config::Invalid> {
     let secret = ("SECRET".to_owned(), SECRET.to_owned());
     Config::load(&folder.join("engine.toml"), [secret])
 }

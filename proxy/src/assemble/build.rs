@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use adit_config::{Config, FilterUse, Policy, Problem, Project, Section, UpgradeKind};
+use adit_config::{Config, FilterUse, Invalid, Policy, Problem, Project, Section, UpgradeKind};
 use adit_filters::{ChainError, Filter, Hooks, PathPattern, Placed, Registry, When};
 use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
 use adit_plugins::upgrade::other::OtherUpgrade;
@@ -27,13 +27,36 @@ impl Policies {
     /// # Errors
     /// Every problem found, each with its position.
     pub fn build(config: &Config, registry: &Registry, load: Load) -> Result<Self, Vec<Problem>> {
+        Self::of(&config.policies, &config.projects, true, registry, load)
+    }
+
+    /// What is wrong with the policies of a configuration that is wrong elsewhere, or in them.
+    pub fn problems_of(invalid: &Invalid, registry: &Registry, load: Load) -> Vec<Problem> {
+        let whole = invalid.policies_are_whole();
+        let built = Self::of(
+            invalid.policies(),
+            invalid.projects(),
+            whole,
+            registry,
+            load,
+        );
+        built.err().unwrap_or_default()
+    }
+
+    fn of(
+        written: &BTreeMap<String, Policy>,
+        spaces: &BTreeMap<String, Project>,
+        whole: bool,
+        registry: &Registry,
+        load: Load,
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut policies: BTreeMap<&str, Vec<Built>> = BTreeMap::new();
-        for (name, policy) in &config.policies {
+        for (name, policy) in written {
             policies.insert(name, build_policy(policy, registry, &load, &mut problems));
         }
         let mut projects = BTreeMap::new();
-        for (name, project) in &config.projects {
+        for (name, project) in spaces {
             let filters = in_force(project, &policies);
             let chain = ProjectChain {
                 public_access: project.public_access,
@@ -45,7 +68,7 @@ impl Policies {
                     .collect(),
             };
             // With a problem in a policy its project's chain may lack what another filter needs.
-            if problems.is_empty() {
+            if whole && problems.is_empty() {
                 problems.extend(try_chain(&chain, &filters));
             }
             projects.insert(name.clone(), chain);

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use adit_config::{Config, Problem};
-use adit_plugins::identity::token::Authority;
+use adit_config::{CertificateFiles, Config, Invalid, JWT_SECRET_BYTES_MIN, Problem, Secret};
+use adit_filters::Registry;
+use adit_filters::env::Random as _;
+use adit_plugins::identity::token::{Authority, AuthorityError};
 
 use super::{MoreFilters, ReloadError};
 use crate::assemble::Policies;
 use crate::edge;
-use crate::env::World;
+use crate::env::{OsRandom, World};
 use crate::listen::names::OwnNames;
 use crate::listen::plain::PlainLimits;
 use crate::listen::tcp::Settings;
@@ -34,7 +36,10 @@ impl Built {
             Some(tls) => Some(tls),
             None => Tls::new(&config.certificates.files)
                 .map(Arc::new)
-                .map_err(|error| problems.push(of_certificate(config, &error)))
+                .map_err(|error| {
+                    let key = key_of(&config.certificates.files, &error);
+                    problems.push(config.problem(key, error.to_string()));
+                })
                 .ok(),
         };
         let authority = Authority::new(&config.auth.jwt_secret)
@@ -42,11 +47,7 @@ impl Built {
             .map_err(|error| problems.push(config.problem("auth.jwt-secret", error.to_string())))
             .ok();
         let policies = authority.as_ref().and_then(|authority| {
-            let registry = adit_plugins::registry(Arc::clone(authority));
-            let registry = match more {
-                Some(more) => more(registry),
-                None => registry,
-            };
+            let registry = registry(authority, more);
             Policies::build(config, &registry, world.load())
                 .map(Arc::new)
                 .map_err(|found| problems.extend(found))
@@ -58,19 +59,30 @@ impl Built {
                 authority,
                 policies,
             }),
-            _ => Err(problems),
+            _ => {
+                problems.sort_by(|one, other| one.place().cmp(other.place()));
+                Err(problems)
+            }
         }
     }
 }
 
-fn of_certificate(config: &Config, error: &CertificateError) -> Problem {
-    let files = &config.certificates.files;
-    let key = match error.path() {
+/// The kinds of filter there are.
+fn registry(authority: &Arc<Authority>, more: Option<&MoreFilters>) -> Registry {
+    let registry = adit_plugins::registry(Arc::clone(authority));
+    match more {
+        Some(more) => more(registry),
+        None => registry,
+    }
+}
+
+/// The setting that is to blame for `error`.
+fn key_of(files: &CertificateFiles, error: &CertificateError) -> &'static str {
+    match error.path() {
         Some(path) if path == files.key => "certificates.files.key",
         Some(_) => "certificates.files.cert",
         None => "certificates.files",
-    };
-    config.problem(key, error.to_string())
+    }
 }
 
 /// Builds everything `config` asks for and lets it go again.
@@ -81,6 +93,33 @@ pub fn check(config: &Config) -> Result<(), Vec<Problem>> {
     let world = World::for_check()
         .map_err(|error| vec![config.problem("", format!("cannot be checked: {error}"))])?;
     Built::new(config, &world, None, None).map(|_| ())
+}
+
+/// Everything that is wrong with a configuration that could not be read whole: what reading it
+/// found, and what building the rest of it finds. Nothing is started for it.
+pub fn every_problem(invalid: Invalid) -> Vec<Problem> {
+    every_problem_with(invalid, None)
+}
+
+pub(super) fn every_problem_with(invalid: Invalid, more: Option<&MoreFilters>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    if let Some(files) = invalid.certificate_files()
+        && let Err(error) = Tls::new(files)
+    {
+        found.push(invalid.problem(key_of(files, &error), error.to_string()));
+    }
+    if let (Ok(world), Ok(authority)) = (World::for_check(), nobodys_authority()) {
+        let registry = registry(&authority, more);
+        found.extend(Policies::problems_of(&invalid, &registry, world.load()));
+    }
+    invalid.with(found)
+}
+
+/// An authority whose secret nobody has, for filters that never meet a token.
+fn nobodys_authority() -> Result<Arc<Authority>, AuthorityError> {
+    let mut octets = [0; JWT_SECRET_BYTES_MIN];
+    OsRandom.fill(&mut octets);
+    Authority::new(&Secret::new(hex::encode(octets))).map(Arc::new)
 }
 
 /// Refuses a configuration that differs from the one in effect in what cannot change.

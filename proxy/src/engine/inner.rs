@@ -136,13 +136,15 @@ impl Inner {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let loader = self.options.loader.as_ref().ok_or(ReloadError::NoSource)?;
-        let config = loader().map_err(ReloadError::Config)?;
+        let more = self.options.filters.as_ref();
+        let config = loader()
+            .map_err(|invalid| ReloadError::Config(build::every_problem_with(invalid, more)))?;
         let before = self.config.load_full();
-        build::needs_restart(&before, &config)?;
         let kept = (before.certificates.files == config.certificates.files)
             .then(|| Arc::clone(&self.dispatch.settings.load().tls));
-        let built = Built::new(&config, &self.world, self.options.filters.as_ref(), kept)
-            .map_err(ReloadError::Config)?;
+        let built = Built::new(&config, &self.world, more, kept).map_err(ReloadError::Config)?;
+        // Only now: who restarts the engine for a change must not find it wrong then.
+        build::needs_restart(&before, &config)?;
         // Nothing below can fail: from here on it is all of it.
         self.apply(config, built);
         Ok(())
