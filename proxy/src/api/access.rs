@@ -30,10 +30,14 @@ pub(super) fn principal(
         .map_err(|error| Refusal::Unauthorized(error.to_string()))
 }
 
-/// The principal, if it may read the inventory.
+/// The principal, if permission and boundary let it read the inventory. What it then sees of it
+/// may be nothing.
 pub(super) fn reader(principal: Arc<Principal>) -> Result<Arc<Principal>, Refusal> {
-    match principal.allows(Permission::ReadResources) {
-        true => Ok(principal),
-        false => Err(Refusal::Forbidden(Permission::ReadResources)),
+    if !principal.allows(Permission::ReadResources) {
+        return Err(Refusal::Forbidden(Permission::ReadResources));
     }
+    if !principal.may_list() {
+        return Err(Refusal::OutOfBounds);
+    }
+    Ok(principal)
 }

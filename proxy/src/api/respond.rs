@@ -10,6 +10,8 @@ use serde::Serialize;
 pub(super) enum Refusal {
     Forbidden(Permission),
     NotFound,
+    /// The token's boundary never grants what was asked for.
+    OutOfBounds,
     Params(String),
     Unauthorized(String),
 }
@@ -22,6 +24,10 @@ impl IntoResponse for Refusal {
                 format!("the token lacks the permission {}", permission.as_str()),
             ),
             Self::NotFound => text(StatusCode::NOT_FOUND, "not found".to_owned()),
+            Self::OutOfBounds => text(
+                StatusCode::FORBIDDEN,
+                "the token's resources do not include listing tunnels".to_owned(),
+            ),
             Self::Params(why) => text(StatusCode::BAD_REQUEST, why),
             Self::Unauthorized(why) => {
                 let mut response = text(StatusCode::UNAUTHORIZED, why);

@@ -279,6 +279,61 @@ async fn a_boundary_hides_what_is_outside() {
     assert_eq!(text, "[]");
 }
 
+// edge-behaviour §14.2 T16: permission and action are both needed (engine-api §8.5).
+#[tokio::test]
+async fn a_boundary_without_list_is_refused_and_one_that_shows_nothing_is_empty() {
+    let (api, authority) = api(two_tunnels());
+    let scoped = |scopes: Value| json!({ "scopes": { "tunnels": scopes } });
+    let own = json!({ "projects": ["default"] });
+    for (boundary, status) in [
+        (scoped(json!({ "create": true, "connect": true })), 403),
+        (scoped(json!({ "list": false })), 403),
+        // Each part grants what the other does not.
+        (
+            json!({ "AND": [scoped(json!({ "list": true })), scoped(json!({ "create": true }))] }),
+            403,
+        ),
+        (json!({ "AND": [own, { "projects": ["elsewhere"] }] }), 403),
+        (
+            json!({ "OR": [scoped(json!({ "create": true })), scoped(json!({ "list": true }))] }),
+            200,
+        ),
+        (own.clone(), 200),
+        (
+            json!({ "projects": ["elsewhere"], "scopes": { "tunnels": { "list": true } } }),
+            200,
+        ),
+        (
+            scoped(json!({ "list": { "filters": { "name": "nobody" } } })),
+            200,
+        ),
+    ] {
+        let nothing =
+            boundary.to_string().contains("elsewhere") || boundary.to_string().contains("nobody");
+        let token = mint(
+            &authority,
+            Claims {
+                user_id: Some("u9".to_owned()),
+                resources: Some(Resources {
+                    tunnels: boundary.clone(),
+                }),
+                ..Claims::default()
+            },
+        );
+        for path in ["/api/tunnels", "/api/clients", "/api/tunnels/t2"] {
+            let (got, text) = get_with(&api, Some(&token), path).await;
+            let expected = match (status, path) {
+                (200, "/api/tunnels/t2") if nothing => 404,
+                (status, _) => status,
+            };
+            assert_eq!(got, expected, "{path} {boundary}: {text}");
+            if got == 200 && path != "/api/tunnels/t2" {
+                assert_eq!(text == "[]", nothing, "{path} {boundary}: {text}");
+            }
+        }
+    }
+}
+
 // engine-api §12 case 15
 #[tokio::test]
 async fn health_needs_no_token_and_says_when_it_drains() {

@@ -72,6 +72,13 @@ impl Principal {
             .unwrap_or_default()
     }
 
+    /// Whether its boundary grants listing tunnels anywhere. One that does may still see none.
+    #[must_use]
+    pub fn may_list(&self) -> bool {
+        self.allows(Permission::ReadResources)
+            && self.resources.as_ref().is_none_or(TunnelResource::lists)
+    }
+
     /// What of a tunnel (in the shape of the Engine API) it may see in lists and events.
     #[must_use]
     pub fn sees(&self, place: Place<'_>, tunnel: &Map<String, Value>) -> Visible {

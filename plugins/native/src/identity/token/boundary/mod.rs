@@ -166,6 +166,14 @@ impl TunnelResource {
             .collect()
     }
 
+    /// Whether `list` is granted anywhere, whatever there is to be seen.
+    pub(super) fn lists(&self) -> bool {
+        self.branches.iter().any(|branch| {
+            scopes(branch).all(|scopes| !matches!(scopes.list, Grant::Denied))
+                && has_common_project(branch)
+        })
+    }
+
     pub(super) fn sees(&self, place: Place<'_>, tunnel: &Map<String, Value>) -> Visible {
         let mut visible = Visible::Nothing;
         for branch in self.branches_in(place) {
@@ -199,6 +207,21 @@ impl Leaf {
                 .is_some_and(|workspace| ids.iter().any(|id| id == workspace)),
         }
     }
+}
+
+/// Whether some project is in all lists of projects of a branch; one without any is not confined.
+fn has_common_project(branch: &Branch) -> bool {
+    let mut lists = branch.iter().filter_map(|leaf| match &leaf.target {
+        Some(Target::Projects(ids)) => Some(ids),
+        Some(Target::Workspaces(_)) | None => None,
+    });
+    let Some(first) = lists.next() else {
+        return true;
+    };
+    let others: Vec<&Vec<String>> = lists.collect();
+    first
+        .iter()
+        .any(|id| others.iter().all(|ids| ids.contains(id)))
 }
 
 /// The scopes of a branch; a leaf without any restricts nothing.
