@@ -108,11 +108,12 @@ where
     let mut linger: Option<Pin<Box<Sleep>>> = None;
     let end = std::future::poll_fn(|cx| {
         let mut open = false;
-        for (flow, from_first) in [(&mut forth, true), (&mut back, false)] {
+        // A write that was told of a reset has taken that news from the read side.
+        for from_first in [true, false] {
             let step = if from_first {
-                flow.poll(cx, first, second)
+                forth.poll(cx, first, second, back.sink_reset)
             } else {
-                flow.poll(cx, second, first)
+                back.poll(cx, second, first, forth.sink_reset)
             };
             match step {
                 Poll::Pending => open = true,
@@ -153,6 +154,8 @@ struct Flow {
     start: usize,
     end: usize,
     unflushed: bool,
+    /// Whether writing to the sink has shown that its peer reset the connection.
+    sink_reset: bool,
     bytes: u64,
 }
 
@@ -175,6 +178,7 @@ impl Flow {
             start: 0,
             end: 0,
             unflushed: false,
+            sink_reset: false,
             bytes: 0,
         }
     }
@@ -192,6 +196,7 @@ impl Flow {
         cx: &mut Context<'_>,
         source: &mut R,
         sink: &mut W,
+        source_reset: bool,
     ) -> Poll<Result<(), (Side, io::Error)>>
     where
         R: AsyncRead + Unpin,
@@ -200,7 +205,9 @@ impl Flow {
         loop {
             match self.state {
                 State::Copying => {
-                    if self.start == self.end && ready!(self.poll_fill(cx, source, sink))? {
+                    if self.start == self.end
+                        && ready!(self.poll_fill(cx, source, sink, source_reset))?
+                    {
                         continue;
                     }
                     if let Err(error) = ready!(self.poll_drain(cx, sink)) {
@@ -229,6 +236,7 @@ impl Flow {
         cx: &mut Context<'_>,
         source: &mut R,
         sink: &mut W,
+        source_reset: bool,
     ) -> Poll<Result<bool, (Side, io::Error)>>
     where
         R: AsyncRead + Unpin,
@@ -246,6 +254,13 @@ impl Flow {
                     }
                 }
                 Poll::Pending
+            }
+            Poll::Ready(Ok(0)) if source_reset => {
+                // What came before the reset is delivered; what follows it is not an end.
+                if self.unflushed {
+                    let _ = ready!(Pin::new(sink).poll_flush(cx));
+                }
+                Poll::Ready(Err((self.from, io::ErrorKind::ConnectionReset.into())))
             }
             Poll::Ready(Ok(0)) => {
                 self.state = State::Finishing;
@@ -309,6 +324,7 @@ impl Flow {
     fn refused(&mut self, error: io::Error) -> Result<(), (Side, io::Error)> {
         self.start = self.end;
         self.release();
+        self.sink_reset |= error.kind() == io::ErrorKind::ConnectionReset;
         match error.kind() {
             io::ErrorKind::BrokenPipe
             | io::ErrorKind::ConnectionReset
@@ -418,6 +434,31 @@ mod tests {
         assert_eq!(text, b"too large");
         upload.await.unwrap();
         task.await.unwrap().ok();
+    }
+
+    #[tokio::test]
+    async fn a_reset_in_the_middle_of_an_upload_is_no_end() {
+        let (visitor, mut service, task) = relayed().await;
+        let (mut reader, mut writer) = visitor.into_split();
+        // Uploads until the relay waits for the service to take more.
+        let upload = tokio::spawn(async move {
+            loop {
+                if let Err(error) = writer.write_all(&[0; BUFFER_LEN]).await {
+                    return error.kind();
+                }
+            }
+        });
+        service.write_all(b"half").await.unwrap();
+        let mut text = vec![0; 4];
+        reader.read_exact(&mut text).await.unwrap();
+        assert_eq!(text, b"half");
+        service.set_zero_linger().unwrap();
+        drop(service);
+        let read = reader.read_u8().await.unwrap_err().kind();
+        assert!(task.await.unwrap().is_err());
+        // The first of the visitor's calls to hear of the reset takes the news.
+        let written = upload.await.unwrap();
+        assert!([read, written].contains(&io::ErrorKind::ConnectionReset));
     }
 
     #[tokio::test(start_paused = true)]
