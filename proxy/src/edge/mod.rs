@@ -115,9 +115,10 @@ where
         Entry::Engine => None,
     };
     let visit = Arc::new(visit::Visit::new(edge, Arc::new(info), site));
+    // Boxed, so that an idle connection of one version does not hold the room of the other.
     if h2 {
-        http2::serve(visit, io).await;
+        Box::pin(http2::serve(visit, io)).await;
     } else {
-        http1::serve(visit, io).await;
+        Box::pin(http1::serve(visit, io)).await;
     }
 }

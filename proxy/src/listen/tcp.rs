@@ -174,14 +174,17 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 impl Dispatch {
     /// Serves one connection to its end.
     pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        // Serving may last for days, and its future should not carry the hello's.
-        if let Some(ready) = Box::pin(self.begin(stream, peer)).await {
-            match ready {
-                Ready::Agent(io, info) => agents::serve(Arc::clone(&self.agents), *io, info).await,
-                Ready::Visitor(io, info, entry) => {
-                    edge::serve(Arc::clone(&self.edge), *io, info, entry).await;
-                }
+        // Serving may last for days: its future carries neither the hello's nor the room of what
+        // the connection turned out not to be.
+        let ready = Box::pin(self.begin(stream, peer)).await;
+        match ready {
+            Some(Ready::Agent(io, info)) => {
+                Box::pin(agents::serve(Arc::clone(&self.agents), *io, info)).await;
             }
+            Some(Ready::Visitor(io, info, entry)) => {
+                Box::pin(edge::serve(Arc::clone(&self.edge), io, info, entry)).await;
+            }
+            None => {}
         }
     }
 
@@ -217,8 +220,9 @@ impl Dispatch {
                 return None;
             }
         };
-        // Without it a small frame waits for the acknowledgement of the one before.
-        let _ = stream.set_nodelay(true);
+        // Without the first a small frame waits for the acknowledgement of the one before; without
+        // the second a peer that vanished is never missed.
+        let _ = adit_transport::dial::tune(&stream);
         let route = self.route(settings, &hello, &stream);
         let io = Rewind::new(head, stream);
         let mut info = ConnectionInfo {
@@ -229,20 +233,16 @@ impl Dispatch {
             tls: None,
         };
         match route {
-            Route::Agents => {
-                match TlsAcceptor::from(settings.tls.agents()).accept(io).await {
-                    Ok(io) => {
-                        let info = ConnInfo {
-                            peer,
-                            server_name: info.hello.and_then(|hello| hello.server_name),
-                        };
-                        // An agent is quiet for long, and must be missed when it is gone.
-                        let _ = adit_transport::dial::tune(io.get_ref().0.get_ref());
-                        Some(Ready::Agent(Box::new(Guarded::new(io)), info))
-                    }
-                    Err(error) => self.not_agreed(peer, &error),
+            Route::Agents => match TlsAcceptor::from(settings.tls.agents()).accept(io).await {
+                Ok(io) => {
+                    let info = ConnInfo {
+                        peer,
+                        server_name: info.hello.and_then(|hello| hello.server_name),
+                    };
+                    Some(Ready::Agent(Box::new(Guarded::new(io)), info))
                 }
-            }
+                Err(error) => self.not_agreed(peer, &error),
+            },
             Route::Visitors(entry) => {
                 match TlsAcceptor::from(settings.tls.visitors()).accept(io).await {
                     Ok(io) => {

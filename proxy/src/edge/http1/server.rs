@@ -29,7 +29,9 @@ where
     let io = TokioIo::new(VisitorIo::new(io, Arc::clone(&clock), &limits));
     let service = service_fn({
         let (visit, clock) = (Arc::clone(&visit), Arc::clone(&clock));
-        move |request| answer(Arc::clone(&visit), Arc::clone(&clock), request)
+        // hyper keeps the room of a service's future for as long as the connection lives: a box of
+        // its own for each request makes an idle connection a third smaller.
+        move |request| Box::pin(answer(Arc::clone(&visit), Arc::clone(&clock), request))
     });
     let connection = hyper::server::conn::http1::Builder::new()
         // hyper answers 431 to a head over either of these.
