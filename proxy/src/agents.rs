@@ -10,6 +10,7 @@ mod dial;
 mod ids;
 mod join;
 mod listing;
+mod open;
 mod pending;
 mod pins;
 mod session;
@@ -27,6 +28,7 @@ use adit_filters::{Chain, TunnelInfo};
 use adit_protocol::handshake::Opening;
 use adit_protocol::message::Message;
 use adit_protocol::{ErrorCode, ProtocolError};
+use adit_transport::Abort;
 use adit_transport::messages::{self, MessageReader};
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -37,7 +39,7 @@ use crate::route::{Routes, Tunnel};
 
 pub use authority::{Anyone, Authority, Principal, TokenAuthority};
 pub use listing::{ClientRecord, TunnelRecord};
-pub use session::{AgentDial, Session};
+pub use session::{AgentDial, BoxLeg, Leg, Session};
 pub use settings::{ProjectSettings, Settings};
 
 /// Longest first frame, in bytes: a token may have 8 KiB, everything else in it is short.
@@ -65,6 +67,7 @@ pub struct Agents {
     authority: ArcSwap<Box<dyn Authority>>,
     assemble: ArcSwap<Box<Assemble>>,
     pending: pending::Pending,
+    open: open::OpenStreams,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     drain: watch::Sender<bool>,
     relays: watch::Sender<usize>,
@@ -87,6 +90,7 @@ impl Agents {
             authority: ArcSwap::from_pointee(Box::new(authority) as Box<dyn Authority>),
             assemble: ArcSwap::from_pointee(Box::new(assemble) as Box<Assemble>),
             pending: pending::Pending::default(),
+            open: open::OpenStreams::default(),
             sessions: Mutex::default(),
             drain: watch::Sender::new(false),
             relays: watch::Sender::new(0),
@@ -170,6 +174,12 @@ impl Agents {
         self.sessions().len()
     }
 
+    /// How many streams agents have brought are open, for visitors and dialers together.
+    #[must_use]
+    pub fn stream_count(&self) -> usize {
+        self.open.now()
+    }
+
     fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,7 +216,7 @@ impl fmt::Debug for Agents {
 /// must reset it (`adit_transport::Guarded`), so that a broken stream does not look like a whole one.
 pub async fn serve<I>(agents: Arc<Agents>, io: I, info: ConnInfo)
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
 {
     let wait = agents.settings.load().first_frame;
     let mut reader = MessageReader::with_limit(io, FIRST_FRAME_BYTES_MAX);

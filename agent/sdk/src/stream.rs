@@ -65,6 +65,10 @@ impl Abort for Stream {
     fn abort_on_drop(&self) {
         self.io.abort_on_drop();
     }
+
+    fn broken(&self) -> Option<io::Error> {
+        self.io.broken()
+    }
 }
 
 impl AsyncRead for Stream {

@@ -12,12 +12,22 @@ pub trait Abort {
     /// Makes the close that comes with the drop a reset: what was not yet delivered is thrown
     /// away and the peer's next read or write fails.
     fn abort_on_drop(&self);
+
+    /// How the connection has broken, if it has and no read or write was told. Takes the error: who
+    /// asks gives the connection up. `None` where the carrier cannot say.
+    fn broken(&self) -> Option<io::Error> {
+        None
+    }
 }
 
 impl Abort for TcpStream {
     fn abort_on_drop(&self) {
         // The call fails only on a socket that is gone already.
         let _ = self.set_zero_linger();
+    }
+
+    fn broken(&self) -> Option<io::Error> {
+        self.take_error().unwrap_or_else(Some)
     }
 }
 
@@ -30,17 +40,29 @@ impl<S: Abort> Abort for tokio_rustls::client::TlsStream<S> {
     fn abort_on_drop(&self) {
         self.get_ref().0.abort_on_drop();
     }
+
+    fn broken(&self) -> Option<io::Error> {
+        self.get_ref().0.broken()
+    }
 }
 
 impl<S: Abort> Abort for tokio_rustls::server::TlsStream<S> {
     fn abort_on_drop(&self) {
         self.get_ref().0.abort_on_drop();
     }
+
+    fn broken(&self) -> Option<io::Error> {
+        self.get_ref().0.broken()
+    }
 }
 
 impl<S: Abort + ?Sized> Abort for Box<S> {
     fn abort_on_drop(&self) {
         (**self).abort_on_drop();
+    }
+
+    fn broken(&self) -> Option<io::Error> {
+        (**self).broken()
     }
 }
 
@@ -73,6 +95,10 @@ impl<S: Abort> Guarded<S> {
 impl<S: Abort> Abort for Guarded<S> {
     fn abort_on_drop(&self) {
         self.stream.abort_on_drop();
+    }
+
+    fn broken(&self) -> Option<io::Error> {
+        self.stream.broken()
     }
 }
 

@@ -11,7 +11,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
+
+use crate::Abort;
 
 /// Bytes read at a time in each direction. A TLS record holds 16 KiB; four of them halve the
 /// system calls of a bulk transfer, more gained nothing.
@@ -25,6 +27,10 @@ pub const SPARE_BUFFERS_MAX: usize = 8;
 /// at once would make the kernel reset the connection and destroy an answer still under way
 /// (an early answer to an upload).
 pub const LINGER: Duration = Duration::from_secs(5);
+
+/// How often the streams of a relay are looked at whose one direction is done while the other is
+/// silent. A reset then wakes nobody: the side it came from was read to its end already.
+pub const HALF_CLOSED_CHECK: Duration = Duration::from_secs(5);
 
 thread_local! {
     static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
@@ -100,12 +106,13 @@ impl Side {
 /// [`RelayError`] when a stream fails before both directions are done.
 pub async fn relay<A, B>(first: &mut A, second: &mut B) -> Result<Relayed, RelayError>
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: AsyncRead + AsyncWrite + Abort + Unpin,
+    B: AsyncRead + AsyncWrite + Abort + Unpin,
 {
     let mut forth = Flow::new(Side::First);
     let mut back = Flow::new(Side::Second);
     let mut linger: Option<Pin<Box<Sleep>>> = None;
+    let mut check: Option<Pin<Box<Sleep>>> = None;
     let end = std::future::poll_fn(|cx| {
         let mut open = false;
         // A write that was told of a reset has taken that news from the read side.
@@ -130,6 +137,19 @@ where
         }
         if forth.is_discarding() && back.is_discarding() {
             return Poll::Ready(Err((Side::First, io::ErrorKind::BrokenPipe.into())));
+        }
+        if forth.is_done() != back.is_done() {
+            let check =
+                check.get_or_insert_with(|| Box::pin(tokio::time::sleep(HALF_CLOSED_CHECK)));
+            while check.as_mut().poll(cx).is_ready() {
+                if let Some(error) = first.broken() {
+                    return Poll::Ready(Err((Side::First, error)));
+                }
+                if let Some(error) = second.broken() {
+                    return Poll::Ready(Err((Side::Second, error)));
+                }
+                check.as_mut().reset(Instant::now() + HALF_CLOSED_CHECK);
+            }
         }
         Poll::Pending
     })
@@ -461,6 +481,35 @@ mod tests {
         assert!([read, written].contains(&io::ErrorKind::ConnectionReset));
     }
 
+    #[tokio::test]
+    async fn a_reset_after_a_half_close_is_found_while_the_other_side_is_silent() {
+        for from_visitor in [true, false] {
+            let (visitor, service, task) = relayed().await;
+            let (mut near, mut far) = if from_visitor {
+                (visitor, service)
+            } else {
+                (service, visitor)
+            };
+            near.write_all(b"question").await.unwrap();
+            near.shutdown().await.unwrap();
+            let mut text = String::new();
+            far.read_to_string(&mut text).await.unwrap();
+            near.set_zero_linger().unwrap();
+            drop(near);
+            tokio::time::pause();
+            let error = tokio::time::timeout(HALF_CLOSED_CHECK * 4, task)
+                .await
+                .unwrap();
+            let side = if from_visitor {
+                Side::First
+            } else {
+                Side::Second
+            };
+            assert_eq!(error.unwrap().unwrap_err().side, side);
+            tokio::time::resume();
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_sends_on_for_ever_is_not_listened_to_for_ever() {
         // The second stream takes nothing and has ended; the first says nothing at all.
@@ -488,6 +537,9 @@ mod tests {
             fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
                 Poll::Ready(Ok(()))
             }
+        }
+        impl Abort for Closed {
+            fn abort_on_drop(&self) {}
         }
         let (mut visitor, mut first) = tokio::io::duplex(64);
         visitor.write_all(b"x").await.unwrap();

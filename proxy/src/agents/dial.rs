@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 use adit_protocol::handshake::DialRequest;
 use adit_protocol::{ErrorCode, ProtocolError, Version};
-use adit_transport::{messages, relay};
+use adit_transport::{Abort, messages, relay};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::listing::TunnelRecord;
-use super::{Agents, ConnInfo, LAST_WORD, draining, ids, internal, refuse};
-use crate::edge::{BoxStream, DialError};
+use super::{Agents, BoxLeg, ConnInfo, LAST_WORD, draining, ids, internal, refuse};
+use crate::edge::DialError;
 use crate::route::Tunnel;
 
 /// Opens the agent's leg and splices. Until it is there nothing is read from the dialer, so what
 /// it sends ahead waits in the transport and holds the dialer back.
 pub(super) async fn serve<I>(agents: Arc<Agents>, mut io: I, info: ConnInfo, request: DialRequest)
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
 {
     let _relay = Relay::begin(&agents.relays);
     let opened = match find(&agents, &info, &request) {
@@ -85,7 +85,7 @@ fn find(
     Ok(tunnel)
 }
 
-async fn open(tunnel: &Tunnel, info: &ConnInfo) -> Result<BoxStream, ProtocolError> {
+async fn open(tunnel: &Tunnel, info: &ConnInfo) -> Result<BoxLeg, ProtocolError> {
     let source = Some(info.peer.ip());
     let opened = tunnel.session.open(&tunnel.info.id, source).await;
     opened.map_err(|error| {

@@ -2,7 +2,7 @@
 
 use adit_protocol::handshake::ProxyClaim;
 use adit_protocol::{ErrorCode, ProtocolError};
-use adit_transport::messages;
+use adit_transport::{Abort, messages};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Agents, LAST_WORD, refuse};
@@ -11,7 +11,7 @@ use super::{Agents, LAST_WORD, refuse};
 /// wins and any other is refused. The answer goes out before any payload, in a record of its own.
 pub(super) async fn serve<I>(agents: &Agents, mut io: I, claim: &ProxyClaim)
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
 {
     let waiting = agents
         .pending
@@ -31,7 +31,7 @@ where
             return;
         }
     }
-    if !waiting.hand_over(Box::new(io)) {
+    if !waiting.hand_over(Box::new(agents.open.count(io))) {
         tracing::debug!("a stream came too late");
     }
 }

@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use adit_protocol::Secret;
 use tokio::sync::oneshot;
 
-use crate::edge::{BoxStream, DialError};
+use super::session::BoxLeg;
+use crate::edge::DialError;
 
 /// The table of streams some opener waits for.
 #[derive(Default)]
@@ -19,7 +20,7 @@ pub(super) struct Waiting {
     secret: Secret,
     /// The client id of the agent that was asked.
     session: String,
-    opener: oneshot::Sender<Result<BoxStream, DialError>>,
+    opener: oneshot::Sender<Result<BoxLeg, DialError>>,
 }
 
 /// Takes the entry out of the table when the opener gives up.
@@ -35,7 +36,7 @@ impl Pending {
         stream_id: String,
         secret: Secret,
         session: String,
-    ) -> (Entry<'_>, oneshot::Receiver<Result<BoxStream, DialError>>) {
+    ) -> (Entry<'_>, oneshot::Receiver<Result<BoxLeg, DialError>>) {
         let (opener, stream) = oneshot::channel();
         let waiting = Waiting {
             secret,
@@ -103,7 +104,7 @@ impl Pending {
 
 impl Waiting {
     /// Hands the stream over; `false` if nobody waits any more.
-    pub(super) fn hand_over(self, stream: BoxStream) -> bool {
+    pub(super) fn hand_over(self, stream: BoxLeg) -> bool {
         self.opener.send(Ok(stream)).is_ok()
     }
 }

@@ -8,15 +8,24 @@ use std::time::Duration;
 
 use adit_protocol::Version;
 use adit_protocol::message::{ClientDetails, IpAddress, ProxyConnReq};
+use adit_transport::Abort;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::listing::ClientRecord;
 use super::{Agents, Principal, ids};
-use crate::edge::{BoxStream, Dial, DialError, Dialing};
+use crate::edge::{BoxStream, Dial, DialError, Dialing, Stream};
 
 /// Commands a control channel holds beyond the stream requests, which are limited by themselves:
 /// tunnels closed by the engine.
 const COMMANDS_SPARE: usize = 64;
+
+/// A stream an agent brought. Dropping it without shutting it down resets it.
+pub trait Leg: Stream + Abort {}
+
+impl<T: Stream + Abort> Leg for T {}
+
+/// A [`Leg`] of whatever carrier.
+pub type BoxLeg = Box<dyn Leg>;
 
 /// An agent whose control channel is open, or was when this was looked up.
 pub struct Session {
@@ -88,11 +97,7 @@ impl Session {
     ///
     /// [`DialError`]: the agent is gone or the tunnel closed, too many wait already, the agent
     /// refused, or the time for all of it is over.
-    pub async fn open(
-        &self,
-        tunnel_id: &str,
-        source: Option<IpAddr>,
-    ) -> Result<BoxStream, DialError> {
+    pub async fn open(&self, tunnel_id: &str, source: Option<IpAddr>) -> Result<BoxLeg, DialError> {
         let opening = self.ask(tunnel_id, source);
         match tokio::time::timeout(self.stream_request, opening).await {
             Ok(outcome) => outcome,
@@ -100,7 +105,7 @@ impl Session {
         }
     }
 
-    async fn ask(&self, tunnel_id: &str, source: Option<IpAddr>) -> Result<BoxStream, DialError> {
+    async fn ask(&self, tunnel_id: &str, source: Option<IpAddr>) -> Result<BoxLeg, DialError> {
         let agents = self.agents.upgrade().ok_or(DialError::Offline)?;
         let permit = self.turn().await?;
         let refused = |error: ids::NoRandomness| DialError::Refused(error.to_string());
@@ -232,6 +237,9 @@ pub struct AgentDial {
 
 impl Dial for AgentDial {
     fn dial(&self, source: Option<IpAddr>) -> Dialing<'_> {
-        Box::pin(self.session.open(&self.tunnel_id, source))
+        Box::pin(async move {
+            let leg = self.session.open(&self.tunnel_id, source).await?;
+            Ok(leg as BoxStream)
+        })
     }
 }

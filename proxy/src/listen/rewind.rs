@@ -31,6 +31,10 @@ impl<Io: Abort> Abort for Rewind<Io> {
     fn abort_on_drop(&self) {
         self.io.abort_on_drop();
     }
+
+    fn broken(&self) -> Option<io::Error> {
+        self.io.broken()
+    }
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Rewind<Io> {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll};
 
+use adit_transport::Abort;
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -68,6 +69,11 @@ pub(super) struct Running {
     _child: Child,
     input: Option<ChildStdin>,
     output: ChildStdout,
+}
+
+/// A command has no reset: it is killed with the drop, and its pipes tell of its end.
+impl Abort for Running {
+    fn abort_on_drop(&self) {}
 }
 
 impl AsyncRead for Running {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::task::{Context, Poll};
 
 use adit_agent::{EngineAddress, Stream};
-use adit_transport::{Guarded, dial};
+use adit_transport::{Abort, Guarded, dial};
 use anyhow::bail;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -126,6 +126,22 @@ impl Dialer {
 pub(super) enum Connection {
     Tcp(Guarded<TcpStream>),
     Tunnel(Box<Stream>),
+}
+
+impl Abort for Connection {
+    fn abort_on_drop(&self) {
+        match self {
+            Self::Tcp(stream) => stream.abort_on_drop(),
+            Self::Tunnel(stream) => stream.abort_on_drop(),
+        }
+    }
+
+    fn broken(&self) -> Option<io::Error> {
+        match self {
+            Self::Tcp(stream) => stream.broken(),
+            Self::Tunnel(stream) => stream.broken(),
+        }
+    }
 }
 
 impl AsyncRead for Connection {

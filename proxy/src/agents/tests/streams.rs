@@ -1,10 +1,11 @@
 use super::*;
 use adit_protocol::message::{Error, ProxyConnRsp, ProxyRsp, StreamRsp, stream_rsp};
 
-use crate::edge::{BoxStream, DialError};
+use crate::agents::BoxLeg;
+use crate::edge::DialError;
 
 /// Opens a stream the way the edge does.
-fn open(engine: &Engine, tunnel: &str) -> tokio::task::JoinHandle<Result<BoxStream, DialError>> {
+fn open(engine: &Engine, tunnel: &str) -> tokio::task::JoinHandle<Result<BoxLeg, DialError>> {
     let tunnel = engine.routes.id(tunnel).unwrap();
     tokio::spawn(async move {
         let source = Some([203, 0, 113, 9].into());
