@@ -176,3 +176,39 @@ fn lists_show_tunnels_and_agents_and_a_stopped_server_leaves_them() {
     assert!(server.ended().success());
     assert_eq!(ids(listed), 0);
 }
+
+#[test]
+fn a_server_out_of_descriptors_serves_again_once_there_are_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = support::service("still there");
+    let mut refused = 0;
+    // Each connection takes two, so that one of two limits runs out while accepting.
+    for limit in [32, 33] {
+        let program = env!("CARGO_BIN_EXE_adit");
+        let line =
+            format!("ulimit -n {limit}; exec {program} nc -L 127.0.0.1:0 -R 127.0.0.1:{service}");
+        let mut shell = Command::new("sh");
+        let mut server = Running::start(shell.current_dir(folder.path()).args(["-c", &line]));
+        let address = server.wait("address", |line| {
+            line.strip_prefix("listening on ").map(str::to_owned)
+        });
+        let connect = || std::net::TcpStream::connect(&address).unwrap();
+        let held: Vec<_> = (0..limit).map(|_| connect()).collect();
+        let line = server.wait_for("Too many open files");
+        refused += usize::from(line.starts_with("cannot accept a connection"));
+        drop(held);
+        let answer = || -> std::io::Result<String> {
+            let mut visitor = connect();
+            visitor.set_read_timeout(Some(support::PATIENCE))?;
+            visitor.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+            visitor.shutdown(std::net::Shutdown::Write)?;
+            let mut text = String::new();
+            visitor.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        // Those held before may still be on their way out.
+        let answered = (0..1000).any(|_| answer().is_ok_and(|text| text.ends_with("still there")));
+        assert!(answered);
+    }
+    assert!(refused > 0);
+}

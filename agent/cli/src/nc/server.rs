@@ -1,12 +1,14 @@
 //! Many connections, each to an upstream of its own.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_agent::TunnelOptions;
 use adit_transport::{Abort, Guarded, dial};
 use anyhow::Context;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::command::CommandLine;
@@ -15,6 +17,9 @@ use crate::connection::ConnectionArgs;
 use crate::forward::DRAIN_TIMEOUT;
 use crate::lines::tell;
 use crate::process::Stop;
+
+/// Pause after accepting failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What connections are served from.
 pub(super) enum Upstream {
@@ -53,13 +58,14 @@ impl Server {
                 tell(&format!("listening on {}", listener.local_addr()?));
                 let accept = async {
                     loop {
-                        let (stream, _) = listener.accept().await.context("cannot accept")?;
-                        dial::tune(&stream).context("cannot accept")?;
-                        self.serve(Guarded::new(stream));
+                        match listener.accept().await {
+                            Ok((stream, _)) => self.take(stream),
+                            Err(error) => pause_after(&error).await,
+                        }
                     }
                 };
                 tokio::select! {
-                    outcome = accept => return outcome,
+                    () = accept => {}
                     () = stop.wanted() => {}
                 }
             }
@@ -97,6 +103,14 @@ impl Server {
         }
     }
 
+    /// Serves a connection to the port, unless it is gone already.
+    fn take(self: &Arc<Self>, stream: TcpStream) {
+        match dial::tune(&stream) {
+            Ok(()) => self.serve(Guarded::new(stream)),
+            Err(error) => tracing::debug!(%error, "a connection was gone before it was served"),
+        }
+    }
+
     /// Serves one connection in a task of its own, or closes it when there are too many.
     fn serve<S>(self: &Arc<Self>, mut stream: S)
     where
@@ -117,7 +131,7 @@ impl Server {
 
     async fn pass_on(
         &self,
-        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        stream: &mut (impl AsyncRead + AsyncWrite + Abort + Unpin),
     ) -> anyhow::Result<()> {
         let relayed = match &self.upstream {
             Upstream::Command(command) => {
@@ -141,6 +155,13 @@ impl Server {
             () = stop.wanted() => {}
         }
     }
+}
+
+/// Says why a connection could not be accepted, and waits: without free descriptors the next one
+/// cannot either.
+async fn pause_after(error: &io::Error) {
+    tell(&format!("cannot accept a connection: {error}"));
+    tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
 /// A name for a tunnel nobody named.
