@@ -137,8 +137,8 @@ pub(crate) struct ForwardArgs {
     #[arg(long)]
     pub(super) no_retry: bool,
 
-    /// Wait this long between attempts. Without it the waits grow: 250 ms, 1 s, 2 s for a minute,
-    /// then up to 30 s.
+    /// Wait about this long between attempts. Without it the waits grow: up to 0.5 s, 1 s, 2.5 s for
+    /// ten minutes, then up to 30 s.
     #[arg(long, value_name = "MS")]
     pub(super) retry_interval: Option<u64>,
 

@@ -42,7 +42,7 @@ impl Supervisor {
                 return self.registry.finish(None);
             }
             self.registry.status.send_replace(Status::Connecting);
-            let reason = match self.unless_closing(self.open()).await {
+            let reason = match self.unless_closing(self.open(&backoff)).await {
                 None => return self.registry.finish(None),
                 Some(Err(error)) => error,
                 Some(Ok(session)) => {
@@ -74,8 +74,14 @@ impl Supervisor {
         }
     }
 
-    async fn open(&self) -> Result<Session, Error> {
-        let stream = self.dialer.connect().await?;
+    async fn open(&self, backoff: &Backoff) -> Result<Session, Error> {
+        let connecting = self.dialer.connect();
+        let stream = match backoff.connect_limit(Instant::now()) {
+            Some(limit) => tokio::time::timeout(limit, connecting)
+                .await
+                .map_err(|_| Error::Timeout(limit))??,
+            None => connecting.await?,
+        };
         Session::open(
             stream,
             self.dialer.clone(),
