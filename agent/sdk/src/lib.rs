@@ -60,9 +60,7 @@ pub use adit_transport::EngineAddress;
 pub mod limits {
     pub use crate::client::CLOSE_WAIT;
     pub use crate::dialer::{DIAL_TIMEOUT, PROXY_ATTEMPT_TIMEOUT, PROXY_ATTEMPTS};
-    pub use crate::session::{
-        DIALS_MAX, HANDOVER_TIMEOUT, OPEN_TIMEOUT, OPEN_TUNNEL_TIMEOUT, UNSENT_MESSAGES_MAX,
-    };
+    pub use crate::session::{DIALS_MAX, OPEN_TIMEOUT, OPEN_TUNNEL_TIMEOUT, UNSENT_MESSAGES_MAX};
     pub use crate::tunnel::ACCEPT_QUEUE_LEN;
     pub use adit_protocol::agent::STREAM_REQUESTS_MAX;
 }

@@ -8,9 +8,9 @@ use crate::client::Handle;
 use crate::registry::Entry;
 use crate::{Error, Stream, TunnelInfo, TunnelStatus};
 
-/// Streams of one tunnel that wait to be accepted. Above it, an opened stream is offered for
-/// [`HANDOVER_TIMEOUT`](crate::limits::HANDOVER_TIMEOUT) and then refused.
-pub const ACCEPT_QUEUE_LEN: usize = 64;
+/// Streams of one tunnel that are being brought or wait to be accepted; more are refused. Twice
+/// [`DIALS_MAX`](crate::limits::DIALS_MAX), so that those being brought leave room for as many waiting.
+pub const ACCEPT_QUEUE_LEN: usize = 128;
 
 /// A tunnel. It lives, across reconnects, until it is closed or dropped, or the engine refuses it
 /// for good.

@@ -42,7 +42,7 @@ pub(crate) enum End {
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
-pub use streams::{DIALS_MAX, HANDOVER_TIMEOUT};
+pub use streams::DIALS_MAX;
 pub use tunnels::OPEN_TUNNEL_TIMEOUT;
 
 type Incoming = MessageReader<ReadHalf<Box<dyn Io>>>;

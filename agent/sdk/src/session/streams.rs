@@ -1,7 +1,5 @@
 //! Streams the engine asks for.
 
-use std::time::Duration;
-
 use adit_protocol::agent::StreamRequest;
 use adit_protocol::{ErrorCode, ProtocolError};
 use tokio::sync::mpsc;
@@ -13,9 +11,6 @@ use crate::{Dialer, Stream};
 /// [`STREAM_REQUESTS_MAX`](adit_protocol::agent::STREAM_REQUESTS_MAX) in all; those above are
 /// refused.
 pub const DIALS_MAX: usize = 64;
-
-/// How long a stream is offered to an application whose queue is full.
-pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Session {
     /// Brings as many of the streams asked for as may be brought at once.
@@ -33,9 +28,25 @@ impl Session {
                     .answer_stream(&request.stream_id, Err(gone("the tunnel is closing")));
                 continue;
             };
+            // Its place first: streams brought for an application that does not accept would take the
+            // turns of other tunnels.
+            let place = match queue.clone().try_reserve_owned() {
+                Ok(place) => place,
+                Err(error) => {
+                    let reason = match error {
+                        mpsc::error::TrySendError::Full(_) => ProtocolError::new(
+                            ErrorCode::CAPACITY_EXHAUSTED,
+                            "the application accepts no streams",
+                        ),
+                        mpsc::error::TrySendError::Closed(_) => gone("the tunnel is closing"),
+                    };
+                    self.channel.answer_stream(&request.stream_id, Err(reason));
+                    continue;
+                }
+            };
             let dialer = self.dialer.clone();
             self.dials.spawn(async move {
-                let outcome = bring(&dialer, &request, queue).await;
+                let outcome = bring(&dialer, &request, queue, place).await;
                 (request.stream_id, outcome)
             });
         }
@@ -47,6 +58,7 @@ async fn bring(
     dialer: &Dialer,
     request: &StreamRequest,
     queue: mpsc::Sender<Stream>,
+    place: mpsc::OwnedPermit<Stream>,
 ) -> Result<(), ProtocolError> {
     // The engine is told the reason in any case: no answer costs it its full patience.
     let stream = tokio::select! {
@@ -56,14 +68,11 @@ async fn bring(
         })?,
         () = queue.closed() => return Err(gone("the tunnel is closing")),
     };
-    match queue.send_timeout(stream, HANDOVER_TIMEOUT).await {
-        Ok(()) => Ok(()),
-        Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(gone("the tunnel is closing")),
-        Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(ProtocolError::new(
-            ErrorCode::CAPACITY_EXHAUSTED,
-            "the application accepts no streams",
-        )),
+    if queue.is_closed() {
+        return Err(gone("the tunnel is closing"));
     }
+    place.send(stream);
+    Ok(())
 }
 
 fn gone(text: &str) -> ProtocolError {

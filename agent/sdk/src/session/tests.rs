@@ -288,7 +288,7 @@ async fn stream_requests_above_the_limit_are_answered_with_an_error() {
     let port = silent.local_addr().unwrap().port();
     let registry = Arc::new(Registry::new());
     let (session, mut script) = open_with(dialer(port), &registry, None).await;
-    let (queue, _streams) = mpsc::channel(1);
+    let (queue, _streams) = mpsc::channel(adit_protocol::agent::STREAM_REQUESTS_MAX);
     registry.add(TunnelOptions::http(), queue);
     let _session = tokio::spawn(session.run());
     let request = script.tunnel_request().await;
@@ -321,6 +321,38 @@ async fn stream_requests_above_the_limit_are_answered_with_an_error() {
             .iter()
             .all(|code| *code == ErrorCode::SERVICE_UNAVAILABLE)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_nobody_accepts_from_leaves_the_turns_to_others() {
+    // Where streams are to be brought nobody answers the handshake.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let registry = Arc::new(Registry::new());
+    let (session, mut script) = open_with(dialer(port), &registry, None).await;
+    let (queue, _streams) = mpsc::channel(1);
+    registry.add(TunnelOptions::http(), queue);
+    let _session = tokio::spawn(session.run());
+    let request = script.tunnel_request().await;
+    script.answer(request, opened("t1")).await;
+    for number in 0..2 {
+        script
+            .send(ProxyConnReq {
+                tunnel_id: "t1".to_owned(),
+                stream_id: format!("s{number}"),
+                secret: Some("s".to_owned()),
+                ..ProxyConnReq::default()
+            })
+            .await;
+    }
+    let start = Instant::now();
+    let Payload::ProxyConnRsp(answer) = script.next().await else {
+        panic!("no answer");
+    };
+    assert_eq!(answer.stream_id, "s1");
+    let code = ErrorCode(answer.error.unwrap().code);
+    assert_eq!(code, ErrorCode::CAPACITY_EXHAUSTED);
+    assert!(start.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test(start_paused = true)]
