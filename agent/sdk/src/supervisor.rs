@@ -52,6 +52,10 @@ impl Supervisor {
                     backoff.lost(start, Instant::now());
                     match end {
                         End::Closed => return self.registry.finish(None),
+                        // What was to end has ended, if not in good order.
+                        End::Lost(_) if self.registry.is_closing() => {
+                            return self.registry.finish(None);
+                        }
                         End::Lost(error) => error,
                     }
                 }

@@ -8,7 +8,7 @@
 
 mod support;
 
-use adit_agent::{Client, Error, Stream, Tunnel, TunnelOptions};
+use adit_agent::{Client, Error, Status, Stream, Tunnel, TunnelOptions};
 use adit_protocol::message::message::Payload;
 use adit_protocol::message::{
     CloseControlChannelRsp, ProxyConnRsp, ProxyReq, ProxyRsp, StreamRsp, stream_rsp,
@@ -301,4 +301,27 @@ async fn closing_asks_the_engine_and_waits_for_its_word() {
     closing.await.unwrap();
     assert!(matches!(tunnel.accept().await, Err(Error::Closed)));
     assert!(client.status().borrow().is_final());
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_up_while_it_is_asked_to_close_has_closed() {
+    let engine = Engine::start().await;
+    let client = engine
+        .client()
+        .retry(adit_agent::Retry::Never)
+        .start()
+        .unwrap();
+    let mut control = engine.open(60_000).await;
+    let closing = tokio::spawn({
+        let client = client.clone();
+        async move { client.close().await }
+    });
+    assert!(matches!(
+        control.next().await,
+        Some(Payload::CloseControlChannelReq(_))
+    ));
+    drop(control);
+    closing.await.unwrap();
+    let status = client.status().borrow().clone();
+    assert!(matches!(status, Status::Closed), "{status:?}");
 }
