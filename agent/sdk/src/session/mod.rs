@@ -127,10 +127,16 @@ impl Session {
             Ok(()) => {
                 // Lets the writer finish what it has and end the connection in an orderly way.
                 let Self {
-                    outgoing, writer, ..
+                    outgoing,
+                    mut writer,
+                    closing,
+                    ..
                 } = self;
                 drop(outgoing);
-                let _ = tokio::time::timeout(CLOSE_WAIT, writer).await;
+                let until = closing.unwrap_or_else(|| Instant::now() + CLOSE_WAIT);
+                if tokio::time::timeout_at(until, &mut writer).await.is_err() {
+                    writer.abort();
+                }
                 End::Closed
             }
             Err(error) => {

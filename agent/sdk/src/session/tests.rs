@@ -324,6 +324,27 @@ async fn stream_requests_above_the_limit_are_answered_with_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn closing_takes_no_longer_than_it_may_with_an_engine_that_reads_nothing() {
+    let registry = Arc::new(Registry::new());
+    let (session, script) = open(&registry, None).await;
+    // More than the link holds.
+    let queues: Vec<_> = (0..200)
+        .map(|_| {
+            let (queue, streams) = mpsc::channel(1);
+            registry.add(TunnelOptions::http().name("n".repeat(10_000)), queue);
+            streams
+        })
+        .collect();
+    let session = tokio::spawn(session.run());
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    registry.close();
+    assert!(matches!(session.await.unwrap(), End::Closed));
+    assert_eq!(start.elapsed(), CLOSE_WAIT);
+    drop((queues, script));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tunnel_nobody_accepts_from_leaves_the_turns_to_others() {
     // Where streams are to be brought nobody answers the handshake.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
