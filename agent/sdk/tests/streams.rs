@@ -312,6 +312,8 @@ async fn an_engine_that_hangs_up_while_it_is_asked_to_close_has_closed() {
         .start()
         .unwrap();
     let mut control = engine.open(60_000).await;
+    let mut status = client.status();
+    status.wait_for(Status::is_online).await.unwrap();
     let closing = tokio::spawn({
         let client = client.clone();
         async move { client.close().await }
