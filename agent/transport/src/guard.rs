@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
@@ -18,6 +19,12 @@ pub trait Abort {
     fn broken(&self) -> Option<io::Error> {
         None
     }
+
+    /// Counts the connection as broken once what was sent has not been acknowledged for `limit`,
+    /// where the carrier can tell (`TCP_USER_TIMEOUT`).
+    fn give_up_after(&self, limit: Duration) {
+        let _ = limit;
+    }
 }
 
 impl Abort for TcpStream {
@@ -28,6 +35,14 @@ impl Abort for TcpStream {
 
     fn broken(&self) -> Option<io::Error> {
         self.take_error().unwrap_or_else(Some)
+    }
+
+    fn give_up_after(&self, limit: Duration) {
+        // Without it the kernel's retransmissions decide, a quarter of an hour later.
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        let _ = socket2::SockRef::from(self).set_tcp_user_timeout(Some(limit));
+        #[cfg(not(any(target_os = "android", target_os = "linux")))]
+        let _ = limit;
     }
 }
 
@@ -44,6 +59,10 @@ impl<S: Abort> Abort for tokio_rustls::client::TlsStream<S> {
     fn broken(&self) -> Option<io::Error> {
         self.get_ref().0.broken()
     }
+
+    fn give_up_after(&self, limit: Duration) {
+        self.get_ref().0.give_up_after(limit);
+    }
 }
 
 impl<S: Abort> Abort for tokio_rustls::server::TlsStream<S> {
@@ -54,6 +73,10 @@ impl<S: Abort> Abort for tokio_rustls::server::TlsStream<S> {
     fn broken(&self) -> Option<io::Error> {
         self.get_ref().0.broken()
     }
+
+    fn give_up_after(&self, limit: Duration) {
+        self.get_ref().0.give_up_after(limit);
+    }
 }
 
 impl<S: Abort + ?Sized> Abort for Box<S> {
@@ -63,6 +86,10 @@ impl<S: Abort + ?Sized> Abort for Box<S> {
 
     fn broken(&self) -> Option<io::Error> {
         (**self).broken()
+    }
+
+    fn give_up_after(&self, limit: Duration) {
+        (**self).give_up_after(limit);
     }
 }
 
@@ -99,6 +126,10 @@ impl<S: Abort> Abort for Guarded<S> {
 
     fn broken(&self) -> Option<io::Error> {
         self.stream.broken()
+    }
+
+    fn give_up_after(&self, limit: Duration) {
+        self.stream.give_up_after(limit);
     }
 }
 
@@ -172,6 +203,17 @@ mod tests {
         drop(Guarded::new(a));
         let error = b.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    #[tokio::test]
+    async fn the_kernel_is_told_how_long_to_wait_for_acknowledgements() {
+        let (a, _b) = pair().await;
+        let a = Box::new(Guarded::new(a));
+        let limit = Duration::from_secs(60);
+        a.give_up_after(limit);
+        let set = socket2::SockRef::from(a.get_ref()).tcp_user_timeout();
+        assert_eq!(set.unwrap(), Some(limit));
     }
 
     #[tokio::test]

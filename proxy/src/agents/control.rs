@@ -11,6 +11,7 @@ use adit_protocol::engine::{EngineChannel, EngineChannelError, EngineEvent};
 use adit_protocol::handshake::{ControlRequest, refuse_control};
 use adit_protocol::message::ServerDetails;
 use adit_protocol::{ErrorCode, ProtocolError, Version};
+use adit_transport::Abort;
 use adit_transport::messages::{MessageReader, ReadError};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -25,7 +26,8 @@ use crate::edge::DialError;
 /// Most bytes an agent may leave unread before it counts as gone.
 const UNREAD_BYTES_MAX: usize = 1 << 20;
 
-/// Longest time an agent may leave bytes unread before it counts as gone.
+/// Longest time an agent may leave bytes unread, or its machine leave them unacknowledged, before it
+/// counts as gone.
 const UNREAD_WAIT: Duration = Duration::from_secs(60);
 
 /// Runs a control channel.
@@ -35,9 +37,10 @@ pub(super) async fn serve<I>(
     info: ConnInfo,
     mut request: ControlRequest,
 ) where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
 {
     let io = reader.into_inner();
+    io.give_up_after(UNREAD_WAIT);
     let mut drain = agents.drain.subscribe();
     let admitted = match admit(&agents, &info, &mut request) {
         Ok(admitted) => admitted,

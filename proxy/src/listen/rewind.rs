@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use adit_transport::Abort;
 use bytes::{Buf, Bytes};
@@ -34,6 +35,10 @@ impl<Io: Abort> Abort for Rewind<Io> {
 
     fn broken(&self) -> Option<io::Error> {
         self.io.broken()
+    }
+
+    fn give_up_after(&self, limit: Duration) {
+        self.io.give_up_after(limit);
     }
 }
 
