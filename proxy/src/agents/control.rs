@@ -161,8 +161,9 @@ impl Drop for Ending {
         self.agents
             .routes
             .remove(self.tunnels.iter().map(String::as_str));
-        self.agents.pending.fail_session(&self.session.client_id);
+        // In this order: a stream is put back only for a session that is listed.
         self.agents.sessions().remove(&self.session.client_id);
+        self.agents.pending.fail_session(&self.session.client_id);
     }
 }
 

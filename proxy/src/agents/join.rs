@@ -27,7 +27,10 @@ where
         let written = tokio::time::timeout(LAST_WORD, messages::write(&mut io, &answer)).await;
         if !matches!(written, Ok(Ok(()))) {
             // The agent gave this connection up and may come again with the same claim.
-            agents.pending.put_back(&claim.stream_id, waiting);
+            let is_connected = |session: &str| agents.sessions().contains_key(session);
+            agents
+                .pending
+                .put_back(&claim.stream_id, waiting, is_connected);
             return;
         }
     }

@@ -63,9 +63,20 @@ impl Pending {
         }
     }
 
-    /// Lets an opener whose stream broke before it could be handed over wait for another attempt.
-    pub(super) fn put_back(&self, stream_id: &str, waiting: Waiting) {
+    /// Lets an opener whose stream broke before it could be handed over wait for another attempt of
+    /// its agent, if that is still there.
+    pub(super) fn put_back(
+        &self,
+        stream_id: &str,
+        waiting: Waiting,
+        is_connected: impl Fn(&str) -> bool,
+    ) {
         let mut table = self.table();
+        // Under the lock as well: an agent that goes leaves the list before its entries are failed.
+        if !is_connected(&waiting.session) {
+            let _ = waiting.opener.send(Err(DialError::Offline));
+            return;
+        }
         // Checked under the lock: an opener that gives up closes its end first and then clears its entry.
         if !waiting.opener.is_closed() {
             table.insert(stream_id.to_owned(), waiting);

@@ -110,6 +110,20 @@ async fn a_stream_goes_to_the_first_valid_claim_only() {
     opening.await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn a_stream_is_not_waited_for_again_when_its_agent_has_gone() {
+    let engine = Engine::new();
+    let secret = || Secret::new("s".to_owned());
+    let pending = &engine.agents.pending;
+    let (_entry, opened) = pending.add("id".to_owned(), secret(), "gone".to_owned());
+    let waiting = pending.claim("id", Some(&secret())).unwrap();
+    pending.put_back("id", waiting, |session| {
+        engine.agents.sessions().contains_key(session)
+    });
+    assert_eq!(opened.await.unwrap().err(), Some(DialError::Offline));
+    assert_eq!(pending.len(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_not_brought_times_out_quietly() {
     // agent-protocol §9.5
