@@ -337,6 +337,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Send> Control<I> {
                 let tunnels = std::mem::take(&mut self.ending.tunnels);
                 let ids = tunnels.iter().map(String::as_str);
                 self.ending.agents.routes.remove(ids);
+                // No stream will come any more, however long the agent takes to read the answer.
+                self.ending.session.end();
+                self.ending.inbox.close();
+                let client = &self.ending.session.client_id;
+                self.ending.agents.pending.fail_session(client);
                 self.engine.finish();
             }
             Some(_) | None => {}

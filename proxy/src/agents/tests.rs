@@ -113,11 +113,20 @@ impl Engine {
 
     /// A new connection, past its TLS handshake.
     fn connect(&self) -> Link {
-        self.connect_to(None)
+        self.connect_with(None, LINK_BYTES)
     }
 
     fn connect_to(&self, server_name: Option<&str>) -> Link {
-        let (ours, theirs) = tokio::io::duplex(LINK_BYTES);
+        self.connect_with(server_name, LINK_BYTES)
+    }
+
+    /// A new connection that holds no more than `bytes` in each direction.
+    fn connect_over(&self, bytes: usize) -> Link {
+        self.connect_with(None, bytes)
+    }
+
+    fn connect_with(&self, server_name: Option<&str>, bytes: usize) -> Link {
+        let (ours, theirs) = tokio::io::duplex(bytes);
         let info = ConnInfo {
             peer: ([192, 0, 2, 10], 4711).into(),
             server_name: server_name.map(str::to_owned),

@@ -211,13 +211,7 @@ async fn what_is_no_message_or_not_an_agents_ends_the_connection() {
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_reads_nothing_does_not_stay() {
     let engine = Engine::new();
-    let (ours, theirs) = tokio::io::duplex(256);
-    let info = ConnInfo {
-        peer: ([192, 0, 2, 10], 4711).into(),
-        server_name: None,
-    };
-    tokio::spawn(serve(Arc::clone(&engine.agents), theirs, info));
-    let mut link = Link::new(ours);
+    let mut link = engine.connect_over(256);
     link.open(interval(1_000)).await.unwrap();
     let mut sequence = 0;
     // Its heartbeats keep coming, so it counts as alive; it is their answers that pile up.
@@ -239,6 +233,33 @@ async fn an_agent_that_reads_nothing_does_not_stay() {
         link.reader.next().await,
         Ok(None) | Err(ReadError::Truncated)
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn openers_are_told_at_once_when_an_agent_asks_to_close() {
+    let engine = Engine::new();
+    let mut link = engine.connect_over(256);
+    link.open(interval(1_000)).await.unwrap();
+    let tunnel = link.open_tunnel(private("a")).await.unwrap();
+    let tunnel = engine.routes.id(&tunnel.id.unwrap()).unwrap();
+    let opening =
+        tokio::spawn(async move { tunnel.session.open(&tunnel.info.id, None).await.map(drop) });
+    link.stream_request().await;
+    // So much waits for the agent that it will not see the answer.
+    for sequence in 1..=100 {
+        let acknowledgement = 0;
+        link.send(Heartbeat {
+            sequence,
+            acknowledgement,
+        })
+        .await;
+    }
+    let start = tokio::time::Instant::now();
+    link.send(CloseControlChannelReq {}).await;
+    let opened = opening.await.unwrap();
+    assert_eq!(opened, Err(crate::edge::DialError::Offline));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(engine.agents.agent_count(), 1);
 }
 
 #[tokio::test]
