@@ -208,7 +208,7 @@ struct Control<I> {
     sink: WriteHalf<I>,
     unread: BytesMut,
     unflushed: bool,
-    /// Since when the agent has not read everything.
+    /// Since when the agent has read nothing of what there is for it.
     unread_since: Option<Instant>,
     unanswered: Unanswered,
 }
@@ -262,7 +262,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Send> Control<I> {
         let writes = !self.unread.is_empty() || self.unflushed;
         let reads = !self.engine.is_closed();
         tokio::select! {
-            written = push(&mut self.sink, &mut self.unread, &mut self.unflushed), if writes => Wake::Written(written),
+            written = push(
+                &mut self.sink,
+                &mut self.unread,
+                &mut self.unflushed,
+                &mut self.unread_since,
+            ), if writes => Wake::Written(written),
             message = self.reader.next(), if reads => Wake::Message(message),
             command = self.ending.inbox.recv(), if reads => Wake::Command(command),
             () = sleep_until(deadline) => Wake::Time,
@@ -402,12 +407,15 @@ async fn push<W: AsyncWrite + Unpin>(
     sink: &mut W,
     unread: &mut BytesMut,
     unflushed: &mut bool,
+    unread_since: &mut Option<Instant>,
 ) -> std::io::Result<()> {
     while unread.has_remaining() {
         if sink.write_buf(unread).await? == 0 {
             return Err(std::io::ErrorKind::WriteZero.into());
         }
         *unflushed = true;
+        // An agent that reads slowly is there all the same.
+        *unread_since = Some(Instant::now());
     }
     if *unflushed {
         sink.flush().await?;

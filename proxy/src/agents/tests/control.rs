@@ -236,6 +236,27 @@ async fn an_agent_that_reads_nothing_does_not_stay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_reads_slowly_stays() {
+    let engine = Engine::new();
+    let mut link = engine.connect_over(256);
+    link.open(interval(1_000)).await.unwrap();
+    let (mut read, mut write) = link.payload();
+    // Each second six bytes more wait for it, of which it reads two.
+    for sequence in 1..=200 {
+        let beat = Message::new(Heartbeat {
+            sequence,
+            acknowledgement: 0,
+        });
+        messages::write(&mut write, &beat).await.unwrap();
+        if sequence % 30 == 0 {
+            read.read_exact(&mut [0; 60]).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(engine.agents.agent_count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn openers_are_told_at_once_when_an_agent_asks_to_close() {
     let engine = Engine::new();
     let mut link = engine.connect_over(256);
