@@ -16,7 +16,30 @@ pub(crate) struct Metrics {
     registry: Registry,
     listeners: Arc<ListenerMetrics>,
     clients: IntGauge,
+    streams: IntGauge,
     tunnels: IntGaugeVec,
+    certificate_ends: IntGauge,
+}
+
+/// What is counted when somebody asks.
+#[derive(Debug)]
+pub(crate) struct Observed<'a, T: Iterator<Item = TunnelLabels<'a>>> {
+    /// Agents connected.
+    pub(crate) clients: usize,
+    /// Streams of agents that are open.
+    pub(crate) streams: usize,
+    /// Each tunnel.
+    pub(crate) tunnels: T,
+    /// When the certificate ends, in seconds since 1970.
+    pub(crate) certificate_ends: Option<i64>,
+}
+
+/// What tells tunnels apart in the metrics: words of a short list, never a name of somebody's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TunnelLabels<'a> {
+    pub(crate) protocol: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) published: bool,
 }
 
 impl Metrics {
@@ -35,6 +58,16 @@ impl Metrics {
         registry.register(Box::new(build))?;
         let clients = IntGauge::new("adit_engine_clients", "Agents connected now")?;
         registry.register(Box::new(clients.clone()))?;
+        let streams = IntGauge::new(
+            "adit_engine_streams_active",
+            "Streams brought by agents and open now, for visitors and dialers together",
+        )?;
+        registry.register(Box::new(streams.clone()))?;
+        let certificate_ends = IntGauge::new(
+            "adit_cert_not_after_seconds",
+            "When the engine's certificate ends, in seconds since 1970; 0 where it does not say",
+        )?;
+        registry.register(Box::new(certificate_ends.clone()))?;
         let tunnels = IntGaugeVec::new(
             Opts::new("adit_engine_tunnels", "Tunnels open now"),
             &["protocol", "type", "publish"],
@@ -45,7 +78,9 @@ impl Metrics {
             registry,
             listeners,
             clients,
+            streams,
             tunnels,
+            certificate_ends,
         };
         Ok((metrics, edge))
     }
@@ -59,19 +94,20 @@ impl Metrics {
         Arc::clone(&self.listeners)
     }
 
-    /// Sets the gauges that are counted when somebody asks. A tunnel is its protocol, type and
-    /// whether it is published.
+    /// Sets the gauges that are counted when somebody asks.
     pub(crate) fn observe<'a>(
         &self,
-        clients: usize,
-        tunnels: impl Iterator<Item = (&'a str, &'a str, bool)>,
+        observed: Observed<'a, impl Iterator<Item = TunnelLabels<'a>>>,
     ) {
-        self.clients.set(i64::try_from(clients).unwrap_or(i64::MAX));
+        self.clients.set(gauge(observed.clients));
+        self.streams.set(gauge(observed.streams));
+        self.certificate_ends
+            .set(observed.certificate_ends.unwrap_or(0));
         self.tunnels.reset();
-        for (protocol, kind, publish) in tunnels {
-            let publish = if publish { "true" } else { "false" };
+        for tunnel in observed.tunnels {
+            let publish = if tunnel.published { "true" } else { "false" };
             self.tunnels
-                .with_label_values(&[protocol, kind, publish])
+                .with_label_values(&[tunnel.protocol, tunnel.kind, publish])
                 .inc();
         }
     }
@@ -79,6 +115,10 @@ impl Metrics {
     fn text(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// What the listeners count.
@@ -218,7 +258,17 @@ mod tests {
                 lingering_bytes: 0,
             },
             refresh: Box::new(|metrics| {
-                metrics.observe(2, [("http", "bytestream", true)].into_iter())
+                let tunnel = TunnelLabels {
+                    protocol: "http",
+                    kind: "bytestream",
+                    published: true,
+                };
+                metrics.observe(Observed {
+                    clients: 2,
+                    streams: 3,
+                    tunnels: [tunnel].into_iter(),
+                    certificate_ends: Some(1_800_000_000),
+                });
             }),
         }
     }
@@ -260,7 +310,13 @@ mod tests {
         server.metrics.listeners().failed("timeout");
         (server.refresh)(&server.metrics);
         let text = server.metrics.text().unwrap();
-        assert!(text.contains("adit_engine_clients 2"), "{text}");
+        for line in [
+            "adit_engine_clients 2\n",
+            "adit_engine_streams_active 3\n",
+            "adit_cert_not_after_seconds 1800000000\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
         assert!(
             text.contains(
                 r#"adit_engine_tunnels{protocol="http",publish="true",type="bytestream"} 1"#

@@ -115,6 +115,14 @@ impl Tls {
         Arc::clone(&self.visitors)
     }
 
+    /// When the certificate ends, in seconds since 1970.
+    pub fn not_after(&self) -> Option<i64> {
+        let current = self.certificate.current();
+        let leaf = current.end_entity_cert().ok()?;
+        let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
+        Some(leaf.validity().not_after.timestamp())
+    }
+
     /// Whether the certificate is valid for `name`, a host name or an address.
     pub fn covers(&self, name: &str) -> bool {
         self.certificate.covers(name)
@@ -384,6 +392,21 @@ pub(crate) mod tests {
         fs::remove_file(&files.cert).unwrap();
         let error = Tls::new(&files).unwrap_err();
         assert!(matches!(error, CertificateError::Read { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_that_of_the_one_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let (files, _) = write(folder.path(), &["edge.example.com"]);
+        let tls = Tls::new(&files).unwrap();
+        // What the generator writes where nobody says otherwise: the last second of 4095.
+        assert_eq!(tls.not_after(), Some(67_090_204_800 - 24 * 60 * 60));
+        let mut soon = rcgen::CertificateParams::new(["edge.example.com".to_owned()]).unwrap();
+        soon.not_after = rcgen::date_time_ymd(2031, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        replace(&files.key, &key.serialize_pem());
+        replace(&files.cert, &soon.self_signed(&key).unwrap().pem());
+        assert_eq!(tls.not_after(), Some(1_924_992_000));
     }
 
     #[test]

@@ -106,6 +106,17 @@ impl TestEngine {
             .unwrap()
     }
 
+    /// What a scraper of the metrics reads.
+    pub async fn metrics(&self) -> String {
+        let address = self.engine.addresses().metrics.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: metrics\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
     /// One `GET` on a connection of its own: status and everything that came.
     pub async fn get(&self, host: &str, path: &str, fields: &str) -> (u16, String) {
         let mut stream = self.visit(host, "http/1.1").await;
@@ -126,7 +137,7 @@ fn config(folder: &Path, more: &str) -> String {
     let file = |name: &str| folder.join(name).display().to_string();
     format!(
         "[engine]\nhost = \"{ENGINE_HOST}\"\n\
-         [listen]\nhttps = \"127.0.0.1:0\"\n\
+         [listen]\nhttps = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n\
          [certificates]\nfiles = {{ cert = {:?}, key = {:?} }}\n\
          [auth]\njwt-secret = {{ file = {:?} }}\n{more}",
         file("cert.pem"),

@@ -99,13 +99,15 @@ impl Inner {
             metrics: metrics.listeners(),
             connection_ids: AtomicU64::new(1),
         });
-        let observed = (Arc::clone(&agents), Arc::clone(&routes));
+        let (of, at) = (Arc::clone(&dispatch), Arc::clone(&routes));
         let metrics = config.listen.metrics.is_some().then(|| {
             Arc::new(MetricsServer {
                 metrics,
                 access: ArcSwap::from_pointee(Access::new(&config.listen)),
                 limits: build::plain_limits(&config),
-                refresh: Box::new(move |metrics| shelf::observe(metrics, &observed.0, &observed.1)),
+                refresh: Box::new(move |metrics| {
+                    shelf::observe(metrics, &of.agents, &at, &of.settings.load().tls);
+                }),
             })
         });
         Self {

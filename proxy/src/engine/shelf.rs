@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::agents::{Agents, TunnelRecord};
 use crate::api::{Inventory, Item};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Observed, TunnelLabels};
 use crate::route::Routes;
+use crate::tls::Tls;
 
 /// The inventory of a running engine.
 pub(super) struct Shelf {
@@ -52,14 +53,16 @@ fn item(project: Option<String>, record: &impl Serialize) -> Item {
 }
 
 /// Brings the gauges of `metrics` up to date.
-pub(super) fn observe(metrics: &Metrics, agents: &Agents, routes: &Routes) {
+pub(super) fn observe(metrics: &Metrics, agents: &Agents, routes: &Routes, tls: &Tls) {
     let tunnels = routes.tunnels();
-    metrics.observe(
-        agents.agent_count(),
-        tunnels.iter().map(|tunnel| {
-            let info = &tunnel.info;
-            let protocol = info.protocol.as_deref().unwrap_or("none");
-            (protocol, info.kind.as_str(), info.published)
+    metrics.observe(Observed {
+        clients: agents.agent_count(),
+        streams: agents.stream_count(),
+        tunnels: tunnels.iter().map(|tunnel| TunnelLabels {
+            protocol: tunnel.info.protocol.as_deref().unwrap_or("none"),
+            kind: &tunnel.info.kind,
+            published: tunnel.info.published,
         }),
-    );
+        certificate_ends: tls.not_after(),
+    });
 }
