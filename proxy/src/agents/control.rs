@@ -231,7 +231,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Send> Control<I> {
             if self.engine.is_closed() && self.unread.is_empty() && !self.unflushed {
                 return End::Closed;
             }
-            let end = match self.wait(drain).await {
+            let mut wake = self.wait(drain).await;
+            // After a pause of this process, what came meanwhile is there with the late timer.
+            if matches!(wake, Wake::Time)
+                && self.engine.on_time(Instant::now().into_std()).is_err()
+                && let Ok(message) = tokio::time::timeout(Duration::ZERO, self.reader.next()).await
+            {
+                wake = Wake::Message(message);
+            }
+            let end = match wake {
                 Wake::Message(Ok(Some(message))) => self.take(message),
                 Wake::Message(Ok(None)) => Err(End::Gone),
                 Wake::Message(Err(ReadError::Frame(_) | ReadError::Malformed(_))) => {

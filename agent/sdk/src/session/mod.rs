@@ -149,7 +149,17 @@ impl Session {
     async fn serve(&mut self) -> Result<(), Error> {
         let registry = Arc::clone(&self.registry);
         loop {
-            self.channel.on_time(now())?;
+            if let Err(silent) = self.channel.on_time(now()) {
+                // After a pause of this process, what came meanwhile is there with the late timer.
+                let read = tokio::time::timeout(Duration::ZERO, self.reader.next()).await;
+                let message = read.map_err(|_| silent)??.ok_or(Error::Ended)?;
+                if let Some(event) = self.channel.handle(now(), message)?
+                    && self.on_event(event)?
+                {
+                    return Ok(());
+                }
+                continue;
+            }
             self.reconcile();
             while let Some(message) = self.channel.poll_message() {
                 self.outgoing.try_send(message).map_err(|_| Error::Stuck)?;

@@ -236,6 +236,22 @@ async fn an_agent_that_reads_nothing_does_not_stay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_came_while_the_engine_stood_still_counts() {
+    let engine = Engine::new();
+    let mut link = engine.connect();
+    link.open(interval(1_000)).await.unwrap();
+    for sequence in 1..=20 {
+        link.send(Heartbeat {
+            sequence,
+            acknowledgement: 0,
+        })
+        .await;
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(matches!(link.next().await, Some(Payload::Heartbeat(_))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_that_reads_slowly_stays() {
     let engine = Engine::new();
     let mut link = engine.connect_over(256);
