@@ -245,6 +245,18 @@ async fn connections_over_the_limit_are_closed() {
 }
 
 #[tokio::test]
+async fn visitors_leave_room_for_the_agents_they_need() {
+    let site = start("[limits]\nconnections = 4").await;
+    let mut visitors = Vec::new();
+    for _ in 0..3 {
+        visitors.push(site.tls(HOST, &[b"http/1.1"]).await.unwrap());
+    }
+    assert!(site.tls(HOST, &[b"http/1.1"]).await.is_err());
+    let agent = site.tls(HOST, &[b"rstrm/1"]);
+    assert!(agent.await.is_ok(), "the last place is an agent's");
+}
+
+#[tokio::test]
 async fn a_front_proxy_names_the_visitor_and_nobody_else_does() {
     let site = start("[front]\ntrusted = ['127.0.0.1']\nproxy-protocol = true").await;
     let mut stream = TcpStream::connect(site.https()).await.unwrap();

@@ -56,6 +56,11 @@ pub(crate) struct Inner {
     reloading: Mutex<()>,
 }
 
+/// How many of all connections may be visitors': a quarter stays for agents and their streams.
+const fn visitors_max(connections: usize) -> usize {
+    connections - connections / 4
+}
+
 impl Inner {
     pub(super) fn new(
         config: Config,
@@ -98,6 +103,7 @@ impl Inner {
             agents: Arc::clone(&agents),
             metrics: metrics.listeners(),
             connection_ids: AtomicU64::new(1),
+            visitors: Slots::new(visitors_max(config.limits.connections)),
         });
         let (of, at) = (Arc::clone(&dispatch), Arc::clone(&routes));
         let metrics = config.listen.metrics.is_some().then(|| {
@@ -160,6 +166,9 @@ impl Inner {
         self.dispatch.settings.store(Arc::new(settings));
         self.fronts.set(config.front.clone());
         self.slots.set_max(config.limits.connections);
+        self.dispatch
+            .visitors
+            .set_max(visitors_max(config.limits.connections));
         self.redirect_limits
             .store(Arc::new(build::plain_limits(&config)));
         self.edge.set_limits(build::edge_limits(&config));

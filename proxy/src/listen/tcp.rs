@@ -23,7 +23,7 @@ use super::hello::{self, Beginning};
 use super::names::OwnNames;
 use super::plain::{self, Answer};
 use super::rewind::Rewind;
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use crate::agents::{self, Agents, ConnInfo};
 use crate::edge::{self, Edge, Entry, Found};
 use crate::metrics::ListenerMetrics;
@@ -61,6 +61,9 @@ pub(crate) struct Dispatch {
     pub(crate) agents: Arc<Agents>,
     pub(crate) metrics: Arc<ListenerMetrics>,
     pub(crate) connection_ids: AtomicU64,
+    /// Places for visitors, fewer than for connections: each visitor may need a stream that an
+    /// agent brings through this same port.
+    pub(crate) visitors: Arc<Slots>,
 }
 
 /// Opens a listening socket; `[::]` takes IPv4 too.
@@ -181,7 +184,7 @@ impl Dispatch {
             Some(Ready::Agent(io, info)) => {
                 Box::pin(agents::serve(Arc::clone(&self.agents), *io, info)).await;
             }
-            Some(Ready::Visitor(io, info, entry)) => {
+            Some(Ready::Visitor(io, info, entry, _slot)) => {
                 Box::pin(edge::serve(Arc::clone(&self.edge), io, info, entry)).await;
             }
             None => {}
@@ -244,10 +247,14 @@ impl Dispatch {
                 Err(error) => self.not_agreed(peer, &error),
             },
             Route::Visitors(entry) => {
+                let Some(slot) = self.visitors.take() else {
+                    self.metrics.turned_away();
+                    return None;
+                };
                 match TlsAcceptor::from(settings.tls.visitors()).accept(io).await {
                     Ok(io) => {
                         info.tls = Some(tls::info(io.get_ref().1));
-                        Some(Ready::Visitor(Box::new(io), info, entry))
+                        Some(Ready::Visitor(Box::new(io), info, entry, slot))
                     }
                     Err(error) => self.not_agreed(peer, &error),
                 }
@@ -316,6 +323,7 @@ enum Ready {
         Box<tokio_rustls::server::TlsStream<Rewind<TcpStream>>>,
         ConnectionInfo,
         Entry,
+        Slot,
     ),
 }
 
