@@ -158,7 +158,7 @@ fn an_engine_reloads_explains_and_drains() {
     append(path, "[limits]\nagents = 0\n");
     running.signal("HUP");
     running.wait_for("limits.agents: out of bounds");
-    running.wait_for("nothing of it is in effect");
+    running.wait_for("nothing of the new configuration is in effect");
     let fixed = fs::read_to_string(path.join("engine.toml")).unwrap();
     fs::write(
         path.join("engine.toml"),

@@ -195,12 +195,12 @@ impl Inner {
     /// Reloads on nobody's behalf: the log is where the outcome is read.
     pub(crate) fn reload_and_log(&self, why: &str) {
         match self.reload() {
-            Ok(()) => tracing::info!("{why}, and is in effect"),
+            Ok(()) => tracing::info!("{why}: the configuration is in effect"),
             Err(error) => {
                 for line in error.lines() {
                     tracing::error!("{line}");
                 }
-                tracing::error!("{why}, and nothing of it is in effect");
+                tracing::error!("{why}: nothing of the new configuration is in effect");
             }
         }
     }

@@ -101,7 +101,7 @@ Next, on this machine:
 
   4. Make a token for an agent:
 
-       adit engine token --config {config_shown} --subject laptop > laptop.token
+       (umask 077; adit engine token --config {config_shown} --subject laptop > laptop.token)
 
 Then, where your service runs, with that file:
 
