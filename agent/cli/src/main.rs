@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     };
     logging::start(&cli.log);
     process::raise_descriptor_limit();
+    process::use_small_pages();
     let code = match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
