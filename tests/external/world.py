@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import tempfile
 from pathlib import Path
@@ -93,6 +94,16 @@ class World:
             self._engine = Engine(self.scratch)
         return self._engine
 
+    def engine_apart(self, name, more, environment):
+        """An engine with a folder of its own, settings and environment added, until the case ends."""
+        directory = self.scratch / name
+        directory.mkdir()
+        for file in ("cert.pem", "key.pem", "jwt.secret"):
+            shutil.copy2(self.scratch / file, directory / file)
+        engine = Engine(directory, more, environment)
+        self._of_case.append(engine)
+        return engine
+
     def origin(self):
         if self._origin is None:
             self._origin = Origin()
@@ -155,13 +166,14 @@ class World:
 class Engine(Daemon):
     """`adit engine` on a port of its own, with the configuration a user would write."""
 
-    def __init__(self, scratch):
+    def __init__(self, scratch, more="", environment=None):
+        """Runs in `scratch`, where the certificate and the secret are; `more` is added to the configuration."""
         self.port = free_port()
         self.metrics_port = free_port()
         self.config = scratch / "engine.toml"
-        self.config.write_text(ENGINE_TOML.format(host=HOST, port=self.port, metrics_port=self.metrics_port))
+        self.config.write_text(ENGINE_TOML.format(host=HOST, port=self.port, metrics_port=self.metrics_port) + more)
         run([ADIT, "engine", "check", "--config", self.config], cwd=scratch)
-        super().__init__([ADIT, "engine", "--config", self.config], cwd=scratch)
+        super().__init__([ADIT, "engine", "--config", self.config], cwd=scratch, env=os.environ | (environment or {}))
         self.address = f"{HOST}:{self.port}"
         try:
             wait_for("the engine to listen", lambda: self.alive() and listening(self.port))
@@ -169,6 +181,14 @@ class Engine(Daemon):
             raise Failed(f"{error}: {self.log()}") from error
         self.token = run([ADIT, "engine", "token", "--config", self.config], cwd=scratch).stdout.decode().strip()
         check(re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", self.token), "`adit engine token` printed no JWT")
+
+    def ask(self, request):
+        """Puts a request to the admin socket, one JSON line each way."""
+        with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(10)
+            door.connect(str(self.config.with_name("admin.sock")))
+            door.sendall(json.dumps(request).encode() + b"\n")
+            return json.loads(door.makefile("rb").readline())
 
     def metrics(self):
         """What its metrics listener says now."""
