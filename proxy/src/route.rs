@@ -24,6 +24,10 @@ pub const OFFLINE_MAX: usize = 10_000;
 /// seconds, agents of a machine that restarts within minutes.
 pub const OFFLINE_FOR: Duration = Duration::from_secs(60 * 60);
 
+/// Outdated entries, beyond one for each name that is remembered, that are kept before they are
+/// cleared away: clearing is rare then.
+const OFFLINE_SLACK: usize = 64;
+
 /// One incarnation of a tunnel, from its opening to its end.
 #[derive(Debug)]
 pub struct Tunnel {
@@ -254,12 +258,18 @@ impl Snapshot {
 impl Writer {
     /// Lets go of what is too old or too much.
     fn forget(&mut self, routes: &mut Snapshot, now: Instant) {
+        // A name that comes and goes leaves an entry each time, and only the last one counts.
+        if self.offline.len() > 2 * routes.offline.size() + OFFLINE_SLACK {
+            self.offline
+                .retain(|(host, since)| routes.offline.get(host) == Some(since));
+        }
         while let Some((host, since)) = self.offline.front() {
+            let current = routes.offline.get(host) == Some(since);
             let old = now.saturating_duration_since(*since) >= OFFLINE_FOR;
-            if !old && self.offline.len() <= OFFLINE_MAX {
+            if current && !old && routes.offline.size() <= OFFLINE_MAX {
                 return;
             }
-            if routes.offline.get(host) == Some(since) {
+            if current {
                 routes.offline.remove_mut(host);
             }
             self.offline.pop_front();
@@ -381,13 +391,24 @@ mod tests {
         }
         assert!(matches!(routes.host("0.t.e"), Lookup::Unknown));
         assert!(matches!(routes.host("1.t.e"), Lookup::Offline));
-        // The same name again and again leaves no trail.
-        for _ in 0..3 {
+        assert_eq!(routes.writer().offline.len(), OFFLINE_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_comes_and_goes_takes_no_other_names_place() {
+        let routes = Routes::default();
+        for (id, host) in [("1", "a.t.e"), ("2", "b.t.e")] {
+            routes.insert(&tunnel(id, "p", "", host), 9).unwrap();
+            routes.remove([id]);
+        }
+        for _ in 0..2 * OFFLINE_MAX {
             routes.insert(&tunnel("x", "p", "", "x.t.e"), 9).unwrap();
             routes.remove(["x"]);
         }
-        let writer = routes.writer();
-        assert_eq!(writer.offline.len(), OFFLINE_MAX);
+        for host in ["a.t.e", "b.t.e", "x.t.e"] {
+            assert!(matches!(routes.host(host), Lookup::Offline), "{host}");
+        }
+        assert!(routes.writer().offline.len() <= 2 * 3 + OFFLINE_SLACK);
     }
 
     #[tokio::test]
