@@ -214,3 +214,30 @@ async fn a_visitor_cannot_take_off_what_a_filter_put_on() {
         .await;
     assert_eq!(answer.field("seen-x-role"), Some("guest"));
 }
+
+#[tokio::test]
+async fn an_answer_before_the_upload_is_over_arrives_whole_and_unreset() {
+    let edge = TestEdge::new(Limits::default());
+    let mut streams = edge.tunnel(HOST, UpstreamMode::Http1, vec![]);
+    let sender = visitor::http2(edge.visit("h2")).await;
+    let mut ready = sender.ready().await.unwrap();
+    let request = Request::post(format!("https://{HOST}/")).body(()).unwrap();
+    let (response, mut stream) = ready.send_request(request, false).unwrap();
+    stream
+        .send_data(Bytes::from_static(b"first part"), false)
+        .unwrap();
+    let mut origin = Plain::new(streams.recv().await.unwrap().io);
+    origin.until(b"first part").await;
+    origin
+        .write("HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nless")
+        .await;
+    drop(origin);
+    let answer = visitor::whole(response.await.unwrap()).await.unwrap();
+    assert_eq!(
+        (answer.head.status.as_u16(), &answer.body[..]),
+        (413, &b"less"[..])
+    );
+    // The rest is taken as if it were wanted: the stream ends without a reset.
+    origin::send_all(&mut stream, Bytes::from(vec![b'x'; 300_000])).await;
+    stream.send_data(Bytes::new(), true).unwrap();
+}

@@ -27,7 +27,7 @@ pub(crate) type Next = Poll<Option<Result<Frame<Bytes>, Abort>>>;
 pub(crate) enum Inbound {
     Empty,
     Http1(http1::Incoming),
-    Http2(http2::Incoming),
+    Http2(http2::Lingering),
 }
 
 impl Inbound {

@@ -4,10 +4,12 @@ mod body;
 mod client;
 mod frames;
 mod guard;
+mod lingering;
 mod malformed;
 mod server;
 
 pub(crate) use body::{Incoming, Outgoing, UpstreamBody};
 pub(crate) use client::{Client, Reserved, connect};
 pub(crate) use h2::Error;
+pub(crate) use lingering::Lingering;
 pub(crate) use server::{protocol, serve};

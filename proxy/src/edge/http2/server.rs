@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::body::{Incoming, Outgoing};
 use super::guard::Guard;
+use super::lingering::Lingering;
 use super::malformed::is_malformed;
 use crate::edge::abort::{Abort, code};
 use crate::edge::backlog::Backlog;
@@ -214,7 +215,10 @@ async fn exchange(
     // An extended CONNECT has no message; its stream is kept for the relay.
     let (inbound, kept) = match asked {
         Some(_) => (Inbound::Empty, Some(body)),
-        None => (Inbound::Http2(body), None),
+        None => {
+            let body = Lingering::new(body, &visit.limits());
+            (Inbound::Http2(body), None)
+        }
     };
     let unread = Unread::default();
     let driven = drive(visit, head, inbound, asked, unread);
