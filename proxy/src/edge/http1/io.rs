@@ -213,9 +213,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<I> {
         // Closing a socket with bytes unread resets it, and the visitor loses the answer that is
         // still on its way; so the rest is read, within bounds, until the visitor closes.
         while let Linger::Reading { until, left } = &mut me.linger {
-            if until.as_mut().poll(cx).is_ready() || *left == 0 {
+            if until.as_mut().poll(cx).is_ready() {
                 me.linger = Linger::Over;
                 break;
+            }
+            if *left == 0 {
+                // Enough was read; the visitor still has the rest of the time to read its answer.
+                return Poll::Pending;
             }
             let mut scratch = [0; 4096];
             let mut buffer = ReadBuf::new(&mut scratch);

@@ -54,7 +54,9 @@ impl Drop for Lingering {
                 while let Some(Ok(data)) = body.data().await {
                     left = left.saturating_sub(data.len());
                     if left == 0 {
-                        return;
+                        // Enough was read; the visitor still has the rest of the time to read its
+                        // answer before the reset.
+                        std::future::pending::<()>().await;
                     }
                 }
             };
