@@ -20,8 +20,8 @@ AGENT_RECONNECTS = 500
 RELOADS = 500
 SLICES = 5
 # How much more anonymous memory a process may hold in the second half than in the first. It is read after each slice. Now
-# and then the allocator gives back some MiB more than usual, so the second highest reading of each half counts: what is
-# left behind lifts that of the second half by what a whole half leaves.
+# and then the allocator gives back some MiB more than usual, so the highest reading of each half counts: what is left
+# behind lifts that of the second half by what a whole half leaves.
 GROWTH = 0.05
 # Threads that open and abort connections.
 ABORTERS = 4
@@ -259,7 +259,7 @@ def churn(world):
         origin.close()
     wrong, said = [], []
     for name, (memory, opened) in before.items():
-        first, second = (sorted(reading[name][0] for reading in half)[-2] for half in (readings[:SLICES], readings[SLICES:]))
+        first, second = (max(reading[name][0] for reading in half) for half in (readings[:SLICES], readings[SLICES:]))
         open_then, open_now = readings[SLICES - 1][name][1], readings[-1][name][1]
         each = " ".join(str(reading[name][0]) for reading in readings)
         said.append(

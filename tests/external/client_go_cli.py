@@ -6,7 +6,7 @@ import re
 import shutil
 
 from client_curl import curl
-from support import Failed, Skip, case, check, equal, once, run, shorten, tool, wait_for
+from support import Failed, Refused, Skip, case, check, equal, once, run, shorten, tool, wait_for
 from world import Tunnel, interrupt
 
 PACKAGE = "github.com/rstreamlabs/rstream-go/cmd/rstream@latest"
@@ -23,7 +23,8 @@ def go_install(name, build):
     try:
         return once(name, with_environment)
     except Failed as error:
-        raise Skip(f"cannot be installed: {shorten(str(error), 400)}") from error
+        kind = Refused if "403 Forbidden" in str(error) else Skip
+        raise kind(f"cannot be installed: {shorten(str(error), 400)}") from error
 
 
 def program():

@@ -23,6 +23,10 @@ class Skip(Exception):
     """The case cannot run here; the text names what is missing."""
 
 
+class Refused(Skip):
+    """The case cannot run here because a registry does not hand out the client."""
+
+
 class Failed(Exception):
     """The case ran and did not show what it should."""
 
