@@ -26,7 +26,7 @@ GROWTH = 0.05
 # Threads that open and abort connections.
 ABORTERS = 4
 # Longest that connections take to be gone after a slice, and for how long then nothing may change, in seconds.
-REST_SECONDS, STEADY_SECONDS = 20, 2
+REST_SECONDS, STEADY_SECONDS = 20, 1
 UPLOAD_BYTES = 256 * 1024
 DOWNLOAD_BYTES = 1024 * 1024
 
@@ -136,6 +136,7 @@ class Churn:
         self.rest()
         # Last, because an allocator gives freed memory back in passing, when it is asked for something.
         self.reloads(reloads)
+        self.rest()
 
     def _together(self, jobs):
         with concurrent.futures.ThreadPoolExecutor(max_workers=len(jobs)) as pool:
@@ -260,13 +261,14 @@ def churn(world):
     wrong, said = [], []
     for name, (memory, opened) in before.items():
         first, second = (max(reading[name][0] for reading in half) for half in (readings[:SLICES], readings[SLICES:]))
-        open_then, open_now = readings[SLICES - 1][name][1], readings[-1][name][1]
+        # A connection that lingers when a slice ends is no leak: the fewest of each half are compared.
+        open_then, open_now = (min(reading[name][1] for reading in half) for half in (readings[:SLICES], readings[SLICES:]))
         each = " ".join(str(reading[name][0]) for reading in readings)
         said.append(
             f"{name} {first} then {second} KiB ({second / first - 1:+.1%}; {memory} before, then {each}), "
             f"descriptors {opened}, {open_then}, {open_now}"
         )
-        if second > first * (1 + GROWTH) or open_now != open_then:
+        if second > first * (1 + GROWTH) or open_now > open_then:
             wrong.append(name)
     figures = f"{'; '.join(said)}; {took:.0f} s for {SLICES} slices twice"
     check(not wrong, f"{' and '.join(wrong)} did not come back to what it held: {figures}")
