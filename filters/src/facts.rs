@@ -80,12 +80,20 @@ pub struct Established {
 }
 
 /// Who the visitor is, established by any filter that authenticates.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Identity {
     /// The principal's id.
     pub subject: String,
     /// How it was proved: `token`, `mtls`, …
     pub method: &'static str,
+    /// The principal's name, for people.
+    pub name: Option<String>,
+    /// The principal's mail address.
+    pub email: Option<String>,
+    /// The id of the token that proved it, if the token has one.
+    pub token_id: Option<String>,
+    /// The certificate that proved it.
+    pub certificate_sha256: Option<[u8; 32]>,
 }
 
 impl Fact for Identity {
@@ -105,11 +113,13 @@ mod tests {
             .establish(Identity {
                 subject: "u-1".into(),
                 method: "token",
+                ..Identity::default()
             })
             .unwrap();
         let again = facts.establish(Identity {
             subject: "u-2".into(),
             method: "mtls",
+            ..Identity::default()
         });
         assert_eq!(again, Err(Established { fact: "identity" }));
         assert_eq!(facts.get::<Identity>().unwrap().subject, "u-1");
@@ -122,6 +132,7 @@ mod tests {
             .establish(Identity {
                 subject: "u-1".into(),
                 method: "token",
+                ..Identity::default()
             })
             .unwrap();
         assert_eq!(format!("{facts:?}"), r#"{"identity"}"#);

@@ -2,6 +2,7 @@
 //! written. What a refusal looks like (403, alert, silence) is decided by the edge alone, from [`Reason`] and surface.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -13,6 +14,8 @@ pub enum Admission {
     Admit,
     /// Not this connection to this tunnel.
     Refuse(Reason),
+    /// Not this connection to this tunnel, nor another like it for this long.
+    RefuseFor(Reason, Duration),
     /// Close without a word.
     Close,
 }
@@ -30,6 +33,8 @@ pub enum Verdict {
     Redirect(Box<Redirect>),
     /// Not this request.
     Refuse(Reason),
+    /// Not this request, nor another like it for this long.
+    RefuseFor(Reason, Duration),
     /// Close without a word.
     Close,
 }

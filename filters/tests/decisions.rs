@@ -210,6 +210,7 @@ async fn an_observer_that_fails_leaves_nothing_behind_but_a_note() {
             .establish(Identity {
                 subject: "nobody".into(),
                 method: "test",
+                ..Identity::default()
             })
             .unwrap();
         Err(FAILED)
@@ -296,6 +297,7 @@ async fn a_connection_is_decided_again_for_another_tunnel() {
             .establish(Identity {
                 subject: cx.tunnel.id.clone(),
                 method: "test",
+                ..Identity::default()
             })
             .unwrap();
         Ok(if cx.tunnel.id == "closed" {
@@ -333,6 +335,7 @@ async fn connect_hooks_close_fail_and_are_passed_over_when_observers() {
                 .establish(Identity {
                     subject: "half".into(),
                     method: "test",
+                    ..Identity::default()
                 })
                 .unwrap();
             Err(FAILED)
@@ -374,6 +377,7 @@ async fn exchanges_share_connection_facts_and_keep_their_own() {
             .establish(Identity {
                 subject: "peer".into(),
                 method: "mtls",
+                ..Identity::default()
             })
             .unwrap();
         Ok(Admission::Admit)
@@ -384,6 +388,7 @@ async fn exchanges_share_connection_facts_and_keep_their_own() {
         let second = cx.exchange.establish(Identity {
             subject: "other".into(),
             method: "token",
+            ..Identity::default()
         });
         assert_eq!(
             second,

@@ -3,7 +3,7 @@
 //! Filters and the driver say *why*; only this module says what that looks like
 //! (edge behaviour §9.4). Bodies are plain text, or a small page where the client prefers HTML.
 
-use adit_filters::Reason;
+use adit_filters::{Reason, Refusal};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header, response};
 
@@ -128,8 +128,17 @@ impl<'a> Audience<'a> {
 }
 
 /// A filter refused.
-pub fn refusal(reason: Reason, audience: Audience<'_>) -> Rendered {
+pub fn refusal(refusal: &Refusal, audience: Audience<'_>) -> Rendered {
+    let reason = refusal.reason;
     let mut rendered = page(status_of(reason), refusal_text(reason), audience);
+    if let Some(wait) = refusal.retry_after {
+        // Whole seconds, rounded up: who comes back then is not refused for having come too soon.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        rendered
+            .head
+            .headers
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
     if rendered.head.status == StatusCode::UNAUTHORIZED {
         rendered.head.headers.insert(
             header::WWW_AUTHENTICATE,
@@ -238,9 +247,9 @@ mod tests {
 
     #[test]
     fn a_missing_token_names_the_scheme_and_a_denied_address_does_not() {
-        let asked = refusal(Reason::MissingToken, plain("1"));
+        let asked = refusal(&Refusal::edge(Reason::MissingToken), plain("1"));
         assert!(asked.head.headers.contains_key(header::WWW_AUTHENTICATE));
-        let denied = refusal(Reason::Ip, plain("1"));
+        let denied = refusal(&Refusal::edge(Reason::Ip), plain("1"));
         assert!(!denied.head.headers.contains_key(header::WWW_AUTHENTICATE));
     }
 

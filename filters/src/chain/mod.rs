@@ -6,6 +6,7 @@ mod run;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::connection::Connection;
 use crate::hooks::{
@@ -119,6 +120,8 @@ pub struct Refusal {
     pub by: Option<Arc<str>>,
     /// More, for the log alone.
     pub detail: Option<String>,
+    /// How long it would be refused again; none if nobody can tell.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -127,6 +130,14 @@ impl Refusal {
             reason,
             by: Some(by.clone()),
             detail,
+            retry_after: None,
+        }
+    }
+
+    pub(crate) fn retry_after(self, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(wait),
+            ..self
         }
     }
 
@@ -137,6 +148,7 @@ impl Refusal {
             reason,
             by: None,
             detail: None,
+            retry_after: None,
         }
     }
 }

@@ -32,6 +32,10 @@ impl Chain {
                 Ok(Admission::Refuse(reason)) => {
                     return Connected::Refused(Refusal::new(reason, &link.name, None));
                 }
+                Ok(Admission::RefuseFor(reason, wait)) => {
+                    let refusal = Refusal::new(reason, &link.name, None);
+                    return Connected::Refused(refusal.retry_after(wait));
+                }
                 Ok(Admission::Close) => {
                     return Connected::Close {
                         by: link.name.clone(),
@@ -84,9 +88,8 @@ impl Chain {
             exchange.set_inward(0);
             let detail = Some("the path can be read in two ways".to_owned());
             return Decision::Refuse(Refusal {
-                reason: Reason::BadRequest,
-                by: None,
                 detail,
+                ..Refusal::edge(Reason::BadRequest)
             });
         }
         for gate in &self.request {
@@ -128,6 +131,10 @@ impl Chain {
                 }
                 Ok(Verdict::Refuse(reason)) => {
                     return Decision::Refuse(Refusal::new(reason, by, None));
+                }
+                Ok(Verdict::RefuseFor(reason, wait)) => {
+                    let refusal = Refusal::new(reason, by, None);
+                    return Decision::Refuse(refusal.retry_after(wait));
                 }
                 Ok(Verdict::Close) => return Decision::Close { by: by.clone() },
                 Err(error) => return Decision::Refuse(failure(&error, by)),

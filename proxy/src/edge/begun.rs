@@ -239,7 +239,7 @@ impl Begun<'_> {
                 }
                 // The refusal's own head goes on to the filters further out.
                 Revised::Refuse(refusal) => {
-                    let rendered = render::refusal(refusal.reason, self.form.audience(&id));
+                    let rendered = render::refusal(&refusal, self.form.audience(&id));
                     *head = rendered.head;
                     record.refuse(refusal);
                     refused = Some(rendered.body);
@@ -275,7 +275,7 @@ impl Begun<'_> {
             return Answer::Close;
         };
         let id = self.id.to_string();
-        let rendered = render::refusal(refusal.reason, self.form.audience(&id));
+        let rendered = render::refusal(&refusal, self.form.audience(&id));
         record.refuse(refusal);
         record.answer(rendered.head.status);
         respond(rendered, Some(record))
@@ -283,7 +283,7 @@ impl Begun<'_> {
 
     async fn refuse(&self, record: &Arc<Record>, refusal: Refusal) -> Answer {
         let id = self.id.to_string();
-        let rendered = render::refusal(refusal.reason, self.form.audience(&id));
+        let rendered = render::refusal(&refusal, self.form.audience(&id));
         record.refuse(refusal);
         self.local(record, rendered).await
     }

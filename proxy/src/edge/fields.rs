@@ -17,6 +17,9 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 ];
 
 const AUTH_METHOD: HeaderName = HeaderName::from_static("x-rstream-auth-method");
+const CERT_SHA256: HeaderName = HeaderName::from_static("x-rstream-cert-sha256");
+const TOKEN_ID: HeaderName = HeaderName::from_static("x-rstream-token-id");
+const USER_EMAIL: HeaderName = HeaderName::from_static("x-rstream-user-email");
 const USER_ID: HeaderName = HeaderName::from_static("x-rstream-user-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -134,9 +137,17 @@ pub(crate) fn set_forwarded(headers: &mut HeaderMap, origin: Origin<'_>) {
 /// Puts on who the visitor is, once a filter has established it.
 pub(crate) fn set_identity(headers: &mut HeaderMap, identity: &Identity) {
     headers.insert(AUTH_METHOD, HeaderValue::from_static(identity.method));
-    // A subject that no field value can hold is left out rather than changed.
-    if let Ok(subject) = HeaderValue::from_str(&identity.subject) {
-        headers.insert(USER_ID, subject);
+    let certificate = identity.certificate_sha256.map(hex::encode);
+    for (name, text) in [
+        (USER_ID, Some(&identity.subject)),
+        (USER_EMAIL, identity.email.as_ref()),
+        (TOKEN_ID, identity.token_id.as_ref()),
+        (CERT_SHA256, certificate.as_ref()),
+    ] {
+        // What no field value can hold is left out rather than changed.
+        if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
+            headers.insert(name, value);
+        }
     }
 }
 

@@ -243,6 +243,7 @@ mod tests {
                     .establish(Identity {
                         subject: "u-9".into(),
                         method: "token",
+                        ..Identity::default()
                     })
                     .unwrap();
             }
@@ -277,9 +278,8 @@ mod tests {
 
     fn refused(reason: Reason, by: Option<&str>) -> Outcome {
         let refusal = Some(Refusal {
-            reason,
             by: by.map(Arc::from),
-            detail: None,
+            ..Refusal::edge(reason)
         });
         Outcome {
             refusal,

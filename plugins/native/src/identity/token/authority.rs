@@ -226,6 +226,7 @@ fn principal(claims: Claims) -> Result<Principal, TokenError> {
             .resources
             .map(|resources| TunnelResource::parse(&resources.tunnels))
             .transpose()?,
+        token_id: claims.jti,
         expires: claims.exp,
     })
 }

@@ -219,6 +219,8 @@ impl OnRequest for TokenFilter {
             .establish(Identity {
                 subject: principal.user_id.clone(),
                 method: NAME,
+                token_id: principal.token_id.clone(),
+                ..Identity::default()
             })
             .is_err()
         {

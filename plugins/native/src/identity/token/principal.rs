@@ -17,6 +17,8 @@ pub struct Principal {
     pub permissions: Option<Permissions>,
     /// Where; none means everywhere.
     pub resources: Option<TunnelResource>,
+    /// The token's own id, if it has one.
+    pub token_id: Option<String>,
     /// When the token's time is over, in Unix seconds.
     pub expires: Option<f64>,
 }
