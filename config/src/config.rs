@@ -12,7 +12,8 @@ use crate::places::Places;
 use crate::policy::{self, Policy, Project};
 use crate::problem::Problem;
 use crate::reader::{Reader, Reading};
-use crate::settings::{Admin, Auth, Certificates, Engine, Front, Limits, Listen, Timeouts};
+use crate::settings::{Admin, Auth, Certificates, Engine, Front, GeoIp, Limits, Listen, Timeouts};
+use crate::sign_in::{Challenge, Login};
 use crate::tree::Source;
 
 /// What an engine runs with: every value typed, every default filled in.
@@ -26,6 +27,12 @@ pub struct Config {
     pub certificates: Certificates,
     /// Who may use it.
     pub auth: Auth,
+    /// What browsers are asked to prove.
+    pub challenge: Challenge,
+    /// Who may sign in.
+    pub login: Login,
+    /// Where addresses are.
+    pub geoip: GeoIp,
     /// Proxies in front of it.
     pub front: Front,
     /// The operator's door.
@@ -128,6 +135,9 @@ fn read(mut root: Reader<'_>) -> Result<Config, Box<Readable>> {
     let listen = Listen::read(root.table("listen"));
     let certificates = Certificates::read(root.table("certificates"));
     let auth = Auth::read(root.table("auth"));
+    let challenge = Challenge::read(root.table("challenge"));
+    let login = Login::read(root.table("login"));
+    let geoip = GeoIp::read(root.table("geoip"));
     let front = Front::read(root.table("front"));
     let state_dir = engine.as_ref().and_then(|engine| engine.state_dir.as_ref());
     let admin = Admin::read(root.table("admin"), state_dir);
@@ -142,6 +152,9 @@ fn read(mut root: Reader<'_>) -> Result<Config, Box<Readable>> {
             listen,
             certificates,
             auth,
+            challenge,
+            login,
+            geoip,
             front,
             admin,
             timeouts,

@@ -15,6 +15,7 @@ mod reader;
 mod secret;
 mod section;
 mod settings;
+mod sign_in;
 mod tree;
 mod values;
 
@@ -30,6 +31,7 @@ pub use problem::{Place, Problem};
 pub use secret::Secret;
 pub use section::Section;
 pub use settings::{
-    Admin, Auth, CertificateFiles, Certificates, Engine, Front, JWT_SECRET_BYTES_MIN, Limits,
-    Listen, LogLevel, Timeouts,
+    Admin, Auth, CertificateFiles, Certificates, Engine, Front, GeoIp, JWT_SECRET_BYTES_MIN,
+    Limits, Listen, LogLevel, Timeouts,
 };
+pub use sign_in::{Challenge, Login, Oidc};

@@ -209,6 +209,12 @@ impl Certificates {
 pub struct Auth {
     /// The HS256 secret that tokens are signed with; at least [`JWT_SECRET_BYTES_MIN`] bytes.
     pub jwt_secret: Secret<String>,
+    /// Audiences of which a token that names any must name one; none accepts every token.
+    pub audience: Vec<String>,
+    /// File of applications, personal tokens and client certificates.
+    pub credentials: Option<PathBuf>,
+    /// Host below which the Engine API takes client certificates, at `<endpoint>.` and this.
+    pub certificate_host: Option<String>,
 }
 
 impl Auth {
@@ -225,10 +231,33 @@ impl Auth {
                 format!("shorter than {JWT_SECRET_BYTES_MIN} bytes, use a longer secret such as `openssl rand -hex 32` prints"),
             );
         }
+        let audience = table.or("audience", Vec::new());
+        let credentials = table.value("credentials");
+        let host: Option<HostName> = table.value("certificate-host");
         table.finish();
         Some(Self {
             jwt_secret: secret?,
+            audience,
+            credentials,
+            certificate_host: host.map(|HostName(host)| host),
         })
+    }
+}
+
+/// `[geoip]`: where addresses are.
+#[derive(Clone, Debug, Default)]
+pub struct GeoIp {
+    /// A MaxMind database of countries or cities, read again when it changes.
+    pub database: Option<PathBuf>,
+}
+
+impl GeoIp {
+    pub(crate) fn read(mut table: Reader<'_>) -> Self {
+        let geoip = Self {
+            database: table.value("database"),
+        };
+        table.finish();
+        geoip
     }
 }
 

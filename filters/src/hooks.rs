@@ -155,6 +155,7 @@ pub struct Hooks {
     pub(crate) stage: Stage,
     pub(crate) needs: Vec<&'static str>,
     pub(crate) gives: Vec<&'static str>,
+    pub(crate) defers: Vec<&'static str>,
     pub(crate) slots: usize,
 }
 
@@ -254,6 +255,13 @@ impl Hooks {
     #[must_use]
     pub fn gives<F: Fact>(mut self) -> Self {
         self.gives.push(F::NAME);
+        self
+    }
+
+    /// Lets some pass without this fact, for a later filter to give: there must be one that always does.
+    #[must_use]
+    pub fn defers<F: Fact>(mut self) -> Self {
+        self.defers.push(F::NAME);
         self
     }
 

@@ -48,6 +48,18 @@ pub enum ChainError {
         /// That one's stage.
         after_stage: Stage,
     },
+    /// A filter leaves to later ones what none of them gives.
+    #[error(
+        "{origin}: `{name}` leaves requests without `{fact}` to a later filter, and none gives it always: add one, or set `missing = \"refuse\"`"
+    )]
+    Deferred {
+        /// The filter.
+        name: Arc<str>,
+        /// Its line.
+        origin: String,
+        /// The fact.
+        fact: &'static str,
+    },
     /// Too many filters.
     #[error("a chain of {count} filters is too long; at most {CHAIN_FILTERS_MAX} can stand in one")]
     TooManyFilters {
@@ -104,6 +116,7 @@ impl Chain {
             .ok_or(ChainError::TooManyFilters { count })?;
         check_order(&filters)?;
         check_facts(&filters)?;
+        check_deferred(&filters)?;
         let mut slots = 0usize;
         let mut hold = 0usize;
         for placed in &filters {
@@ -154,6 +167,23 @@ fn check_facts(filters: &[Placed]) -> Result<(), ChainError> {
                     origin: placed.origin.clone(),
                     fact,
                     late,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_deferred(filters: &[Placed]) -> Result<(), ChainError> {
+    for (at, placed) in filters.iter().enumerate() {
+        for &fact in &placed.hooks.defers {
+            let mut later = filters.iter().skip(at + 1);
+            if !later.any(|other| other.hooks.gives.contains(&fact) && always_before(other, placed))
+            {
+                return Err(ChainError::Deferred {
+                    name: placed.name.clone(),
+                    origin: placed.origin.clone(),
+                    fact,
                 });
             }
         }

@@ -11,12 +11,27 @@ use adit_filters::Registry;
 
 use identity::token::{Authority, TokenFactory};
 
-/// Every filter kind built in. `authority` is the one tokens are judged by.
+/// What filters share with the engine around them.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// Who is behind a token.
+    pub authority: Arc<Authority>,
+}
+
+impl Services {
+    /// The least an engine has.
+    #[must_use]
+    pub fn new(authority: Arc<Authority>) -> Self {
+        Self { authority }
+    }
+}
+
+/// Every filter kind built in.
 #[must_use]
-pub fn registry(authority: Arc<Authority>) -> Registry {
+pub fn registry(services: &Services) -> Registry {
     Registry::new()
         .with::<network::trusted_ips::TrustedIps>()
-        .with_factory(Box::new(TokenFactory::new(authority)))
+        .with_factory(Box::new(TokenFactory::new(Arc::clone(&services.authority))))
         .with::<upgrade::websocket::WebSocket>()
         .with::<upgrade::other::OtherUpgrade>()
         .with::<log::stream_summary::StreamSummary>()

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use adit_config::{Secret, Section};
 use adit_filters::env::fake::Fake;
 use adit_filters::{Hooks, Registry, Stage};
+use adit_plugins::Services;
 use adit_plugins::identity::token::Authority;
 
 fn registry() -> Registry {
     let secret = Secret::new("demo-secret-32-bytes-minimum-0001".to_owned());
-    adit_plugins::registry(Arc::new(Authority::new(&secret).unwrap()))
+    let authority = Arc::new(Authority::new(&secret).unwrap());
+    adit_plugins::registry(&Services::new(authority))
 }
 
 fn build(name: &str, table: &str) -> Result<Hooks, String> {

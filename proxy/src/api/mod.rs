@@ -4,6 +4,7 @@
 
 mod access;
 mod inventory;
+mod pages;
 mod params;
 mod respond;
 
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use adit_plugins::identity::token::{Authority, Principal};
+use adit_plugins::Services;
+use adit_plugins::identity::token::Principal;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
@@ -28,21 +30,21 @@ const OPENAPI: &str = include_str!("openapi.json");
 
 /// What the API answers from.
 pub struct Api {
-    authority: Arc<ArcSwap<Authority>>,
+    services: Arc<ArcSwap<Services>>,
     inventory: Arc<dyn Inventory>,
     ready: AtomicBool,
     now: fn() -> SystemTime,
 }
 
 impl Api {
-    /// An API over `inventory` for holders of `authority`'s tokens, not ready yet.
+    /// An API over `inventory` for holders of tokens, not ready yet.
     pub fn new(
-        authority: Arc<ArcSwap<Authority>>,
+        services: Arc<ArcSwap<Services>>,
         inventory: Arc<dyn Inventory>,
         now: fn() -> SystemTime,
     ) -> Arc<Self> {
         Arc::new(Self {
-            authority,
+            services,
             inventory,
             ready: AtomicBool::new(false),
             now,
@@ -71,8 +73,8 @@ impl Api {
     }
 
     fn principal(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
-        let authority = self.authority.load();
-        access::principal(&authority, headers, (self.now)())
+        let services = self.services.load();
+        access::principal(&services.authority, headers, (self.now)())
     }
 }
 

@@ -8,7 +8,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use adit_config::Secret;
-use adit_plugins::identity::token::{Claims, Resources};
+use adit_plugins::identity::token::{Authority, Claims, Resources};
 use axum::body::Body;
 use axum::http::{Method, Request};
 use http_body_util::BodyExt;
@@ -49,7 +49,7 @@ impl Inventory for Shelf {
 
 fn api(tunnels: Vec<Value>) -> (Arc<Api>, Arc<Authority>) {
     let authority = Arc::new(Authority::new(&Secret::new("k".repeat(32))).unwrap());
-    let swap = Arc::new(ArcSwap::new(Arc::clone(&authority)));
+    let swap = Arc::new(ArcSwap::from_pointee(Services::new(Arc::clone(&authority))));
     let now = || UNIX_EPOCH + Duration::from_secs(NOW);
     (Api::new(swap, Arc::new(Shelf { tunnels }), now), authority)
 }

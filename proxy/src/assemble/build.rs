@@ -229,6 +229,7 @@ fn try_chain(chain: &ProjectChain, filters: &[&Built]) -> Option<Problem> {
     let error = compile(all).err()?;
     let origin = match &error {
         ChainError::Conditional { origin, .. }
+        | ChainError::Deferred { origin, .. }
         | ChainError::HoldsTooMuch { origin, .. }
         | ChainError::Misplaced { origin, .. }
         | ChainError::TooManySlots { origin, .. }

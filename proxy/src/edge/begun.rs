@@ -170,6 +170,7 @@ impl Begun<'_> {
         fields::strip_hop_by_hop(&mut head.headers);
         let chain = self.front_chain(&head.headers);
         fields::strip_identity(&mut head.headers);
+        fields::strip_own_cookies(&mut head.headers);
         let authority = head
             .uri
             .authority()

@@ -56,7 +56,11 @@ pub(crate) async fn drive(
     };
     let site = match found {
         Target::Site(site) => site,
-        Target::Engine => return api(visit, head, body, unread).await,
+        Target::Engine => {
+            let mut head = head;
+            head.extensions.insert(Visitor(client));
+            return api(visit, head, body, unread).await;
+        }
     };
     let form = Form::of(&head);
     let chain = site.chain();
@@ -70,6 +74,10 @@ pub(crate) async fn drive(
     };
     exchange.run(head, body, asked, unread).await
 }
+
+/// The visitor's address, for what answers on the engine's own host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visitor(pub(crate) IpAddr);
 
 enum Target {
     Site(Arc<Site>),

@@ -97,6 +97,42 @@ fn is_identity(name: &str) -> bool {
     "x-rstream-".bytes().all(|byte| plain.next() == Some(byte))
 }
 
+/// Cookies that are between the visitor and the edge alone.
+const OWN_COOKIES: [&str; 2] = ["rstream_auth", "rstream_challenge"];
+
+/// Takes the edge's own cookies off; others stay as they are, byte for byte.
+pub(crate) fn strip_own_cookies(headers: &mut HeaderMap) {
+    let is_own = |pair: &[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or(pair);
+        OWN_COOKIES
+            .iter()
+            .any(|own| name.trim_ascii() == own.as_bytes())
+    };
+    let carries = |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b';').any(is_own);
+    if !headers.get_all(header::COOKIE).iter().any(carries) {
+        return;
+    }
+    let kept: Vec<HeaderValue> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| {
+            let pairs: Vec<&[u8]> = value
+                .as_bytes()
+                .split(|byte| *byte == b';')
+                .filter(|pair| !is_own(pair))
+                .collect();
+            let joined = pairs.join(&b';');
+            let joined = joined.trim_ascii();
+            // What is left of a field value is one.
+            (!joined.is_empty()).then(|| HeaderValue::from_bytes(joined).ok())?
+        })
+        .collect();
+    headers.remove(header::COOKIE);
+    for value in kept {
+        headers.append(header::COOKIE, value);
+    }
+}
+
 /// What the edge knows about where a request came from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin<'a> {
@@ -234,6 +270,29 @@ mod tests {
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["from", "x-forwarded", "x-rstreamer"]);
+    }
+
+    #[test]
+    fn the_edges_own_cookies_stay_at_the_edge() {
+        for (sent, kept) in [
+            (vec!["a=1; rstream_auth=x; b=2"], vec!["a=1; b=2"]),
+            (vec!["rstream_auth=x"], vec![]),
+            (vec!["rstream_challenge=x; a=1"], vec!["a=1"]),
+            (
+                vec!["a=1;  b", "rstream_auth=1;c=\"2\""],
+                vec!["a=1;  b", "c=\"2\""],
+            ),
+            (
+                vec!["xrstream_auth=1; rstream_auths=2"],
+                vec!["xrstream_auth=1; rstream_auths=2"],
+            ),
+        ] {
+            let fields: Vec<(&str, &str)> = sent.iter().map(|value| ("cookie", *value)).collect();
+            let mut headers = map(&fields);
+            strip_own_cookies(&mut headers);
+            let left: Vec<&HeaderValue> = headers.get_all("cookie").iter().collect();
+            assert_eq!(left, kept, "{sent:?}");
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 pub use counters::Counters;
+pub(crate) use drive::Visitor;
+
 pub use dial::{BoxStream, Dial, DialError, Dialing, Stream};
 pub use limits::Limits;
 pub use site::{Directory, Found, Fronts, Site, UpstreamMode};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use adit_config::{CertificateFiles, Config, Invalid, JWT_SECRET_BYTES_MIN, Problem, Secret};
 use adit_filters::Registry;
 use adit_filters::env::Random as _;
+use adit_plugins::Services;
 use adit_plugins::identity::token::{Authority, AuthorityError};
 
 use super::{MoreFilters, ReloadError};
@@ -19,7 +20,7 @@ use crate::tls::{CertificateError, Tls};
 /// Everything that can fail to be built.
 pub(super) struct Built {
     pub(super) tls: Arc<Tls>,
-    pub(super) authority: Arc<Authority>,
+    pub(super) services: Services,
     pub(super) policies: Arc<Policies>,
 }
 
@@ -42,21 +43,21 @@ impl Built {
                 })
                 .ok(),
         };
-        let authority = Authority::new(&config.auth.jwt_secret)
-            .map(Arc::new)
-            .map_err(|error| problems.push(config.problem("auth.jwt-secret", error.to_string())))
+        let load = world.load();
+        let services = services(config)
+            .map_err(|found| problems.extend(found))
             .ok();
-        let policies = authority.as_ref().and_then(|authority| {
-            let registry = registry(authority, more);
-            Policies::build(config, &registry, world.load())
+        let policies = services.as_ref().and_then(|services| {
+            let registry = registry(services, more);
+            Policies::build(config, &registry, load)
                 .map(Arc::new)
                 .map_err(|found| problems.extend(found))
                 .ok()
         });
-        match (tls, authority, policies) {
-            (Some(tls), Some(authority), Some(policies)) => Ok(Self {
+        match (tls, services, policies) {
+            (Some(tls), Some(services), Some(policies)) => Ok(Self {
                 tls,
-                authority,
+                services,
                 policies,
             }),
             _ => {
@@ -67,9 +68,16 @@ impl Built {
     }
 }
 
+/// What filters and the engine share, as `config` wants it.
+fn services(config: &Config) -> Result<Services, Vec<Problem>> {
+    let authority = Authority::new(&config.auth.jwt_secret)
+        .map_err(|error| vec![config.problem("auth.jwt-secret", error.to_string())])?;
+    Ok(Services::new(Arc::new(authority)))
+}
+
 /// The kinds of filter there are.
-fn registry(authority: &Arc<Authority>, more: Option<&MoreFilters>) -> Registry {
-    let registry = adit_plugins::registry(Arc::clone(authority));
+fn registry(services: &Services, more: Option<&MoreFilters>) -> Registry {
+    let registry = adit_plugins::registry(services);
     match more {
         Some(more) => more(registry),
         None => registry,
@@ -109,7 +117,7 @@ pub(super) fn every_problem_with(invalid: Invalid, more: Option<&MoreFilters>) -
         found.push(invalid.problem(key_of(files, &error), error.to_string()));
     }
     if let (Ok(world), Ok(authority)) = (World::for_check(), nobodys_authority()) {
-        let registry = registry(&authority, more);
+        let registry = registry(&Services::new(authority), more);
         found.extend(Policies::problems_of(&invalid, &registry, world.load()));
     }
     invalid.with(found)

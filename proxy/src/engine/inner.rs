@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use adit_config::Config;
 use adit_filters::{Chain, TunnelInfo};
-use adit_plugins::identity::token::Authority;
+use adit_plugins::Services;
 use adit_protocol::ProtocolError;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -44,7 +44,7 @@ pub(crate) struct Inner {
     pub(super) agents: Arc<Agents>,
     edge: Arc<Edge>,
     pub(super) api: Arc<Api>,
-    api_authority: Arc<ArcSwap<Authority>>,
+    services: Arc<ArcSwap<Services>>,
     pub(super) dispatch: Arc<Dispatch>,
     fronts: Arc<FrontProxies>,
     redirect_limits: ArcSwap<PlainLimits>,
@@ -77,7 +77,7 @@ impl Inner {
         let agents = Agents::new(
             Arc::clone(&routes),
             agents::Settings::of(&config, port),
-            agents::TokenAuthority::new(Arc::clone(&built.authority)),
+            agents::TokenAuthority::new(Arc::clone(&built.services.authority)),
             assemble(Arc::clone(&built.policies)),
         );
         let inventory = Arc::new(shelf::Shelf {
@@ -85,8 +85,8 @@ impl Inner {
             routes: Arc::clone(&routes),
             port,
         });
-        let api_authority = Arc::new(ArcSwap::new(Arc::clone(&built.authority)));
-        let api = Api::new(Arc::clone(&api_authority), inventory, SystemTime::now);
+        let services = Arc::new(ArcSwap::from_pointee(built.services.clone()));
+        let api = Api::new(Arc::clone(&services), inventory, SystemTime::now);
         let fronts = Arc::new(FrontProxies::new(config.front.clone()));
         let edge = Edge::new(edge::Parts {
             directory: Arc::new(Directory(Arc::clone(&routes))),
@@ -128,7 +128,7 @@ impl Inner {
             agents,
             edge,
             api,
-            api_authority,
+            services,
             dispatch,
             fronts,
             metrics,
@@ -175,8 +175,10 @@ impl Inner {
         self.agents
             .set_settings(agents::Settings::of(&config, port));
         self.agents
-            .set_authority(agents::TokenAuthority::new(Arc::clone(&built.authority)));
-        self.api_authority.store(Arc::clone(&built.authority));
+            .set_authority(agents::TokenAuthority::new(Arc::clone(
+                &built.services.authority,
+            )));
+        self.services.store(Arc::new(built.services));
         for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");
         }

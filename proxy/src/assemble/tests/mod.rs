@@ -46,7 +46,10 @@ const HEAD: &str = "[engine]\nhost = 'e.example'\n[certificates]\nfiles = { cert
 
 fn registry() -> Registry {
     let secret = Secret::new("demo-secret-32-bytes-minimum-0001".to_owned());
-    adit_plugins::registry(Arc::new(Authority::new(&secret).unwrap())).with::<Needs>()
+    adit_plugins::registry(&adit_plugins::Services::new(Arc::new(
+        Authority::new(&secret).unwrap(),
+    )))
+    .with::<Needs>()
 }
 
 fn config(text: &str) -> Config {

@@ -21,16 +21,20 @@ use super::boundary::Place;
 use super::claims::TokenKind;
 use super::principal::Principal;
 use super::query::{self, QueryToken};
+use crate::identity::Missing;
 
 const NAME: &str = "token";
 
 /// The fact's name.
 const PROOF: &str = "token-proof";
 
-/// The filter has no settings yet: what a token may do is in the token.
+/// What a token may do is in the token; this is what happens without one.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {}
+struct Config {
+    #[serde(default)]
+    missing: Missing,
+}
 
 /// Makes `token` filters that share one authority.
 #[derive(Debug)]
@@ -56,8 +60,9 @@ impl Factory for TokenFactory {
     }
 
     fn build(&self, section: &Section, env: &mut Env) -> Result<Hooks, Vec<Problem>> {
-        let Config {} = section.deserialize()?;
-        Ok(TokenFilter::new(self.authority.clone(), env).hooks())
+        let Config { missing } = section.deserialize()?;
+        let filter = TokenFilter::new(self.authority.clone(), env);
+        Ok(TokenFilter { missing, ..filter }.hooks())
     }
 }
 
@@ -65,6 +70,7 @@ impl Factory for TokenFactory {
 pub struct TokenFilter {
     authority: Arc<Authority>,
     clock: Arc<dyn Clock>,
+    missing: Missing,
 }
 
 /// Which proof the filter judged, for the log. It is there even when the filter refused.
@@ -120,17 +126,45 @@ impl TokenFilter {
         Self {
             authority,
             clock: env.clock.clone(),
+            missing: Missing::Refuse,
         }
+    }
+
+    /// The same, but requests without a token are left to a later filter.
+    #[must_use]
+    pub fn or_next(self) -> Self {
+        Self {
+            missing: Missing::Next,
+            ..self
+        }
+    }
+
+    /// Takes a token of the request that allows it, for filters that ask less of its bearer. Any other token is left
+    /// alone, as if it were not there.
+    ///
+    /// # Errors
+    /// When a token was judged before.
+    pub fn welcome(&self, cx: &mut RequestCx<'_>) -> Result<bool, FilterError> {
+        let (source, Ok(principal)) = self.proof(cx) else {
+            return Ok(false);
+        };
+        if !allows(&principal, cx) {
+            return Ok(false);
+        }
+        let kind = principal.kind;
+        establish(cx, TokenProof { source, kind })?;
+        Ok(matches!(take(cx, source, &principal), Verdict::Continue))
     }
 
     /// The phases it takes part in.
     #[must_use]
     pub fn hooks(self) -> Hooks {
-        Hooks::new()
-            .at(Stage::Identity)
-            .request(Arc::new(self))
-            .gives::<Identity>()
-            .gives::<TokenProof>()
+        let missing = self.missing;
+        let hooks = Hooks::new().at(Stage::Identity).request(Arc::new(self));
+        match missing {
+            Missing::Refuse => hooks.gives::<Identity>().gives::<TokenProof>(),
+            Missing::Next => hooks.defers::<Identity>(),
+        }
     }
 
     fn bearer(&self, headers: &HeaderMap) -> Bearer {
@@ -198,46 +232,64 @@ impl OnRequest for TokenFilter {
             // after judging it by all that this one would.
             return Ok(Verdict::Continue);
         }
-        let (source, verified) = self.proof(cx);
-        let kind = verified.as_ref().ok().and_then(|principal| principal.kind);
-        if cx.exchange.establish(TokenProof { source, kind }).is_err() {
-            return Err(FilterError::Trapped {
-                reason: "a token was judged twice",
-            });
+        if cx.exchange.fact::<Identity>().is_some() && self.missing == Missing::Next {
+            // One method is enough here, and another has proved who this is.
+            return Ok(Verdict::Continue);
         }
+        let (source, verified) = self.proof(cx);
+        if matches!(verified, Err(Reason::MissingToken)) && self.missing == Missing::Next {
+            return Ok(Verdict::Continue);
+        }
+        let kind = verified.as_ref().ok().and_then(|principal| principal.kind);
+        establish(cx, TokenProof { source, kind })?;
         let principal = match verified {
             Ok(principal) => principal,
             Err(reason) => return Ok(Verdict::Refuse(reason)),
         };
-        // A plain CONNECT has no path: a token limited to one cannot allow it.
-        let path = (cx.upgrade != Some(Upgrade::Connect)).then(|| cx.head.uri.path());
-        if !connects(&principal, cx.exchange.connection().tunnel(), path) {
+        if !allows(&principal, cx) {
             return Ok(Verdict::Refuse(Reason::InsufficientScope));
         }
-        if cx
-            .exchange
-            .establish(Identity {
-                subject: principal.user_id.clone(),
-                method: NAME,
-                token_id: principal.token_id.clone(),
-                ..Identity::default()
-            })
-            .is_err()
-        {
-            // Somebody else has proved who this is: two proofs on one request contradict each other.
-            return Ok(Verdict::Refuse(Reason::AmbiguousCredentials));
-        }
-        if source == TokenSource::Authorization {
-            cx.head.headers.remove(AUTHORIZATION);
-        }
-        if let Some(uri) = query::without_query_token(&cx.head.uri) {
-            cx.head.uri = uri;
-        }
-        Ok(Verdict::Continue)
+        Ok(take(cx, source, &principal))
     }
 }
 
-fn connects(principal: &Principal, tunnel: &TunnelInfo, path: Option<&str>) -> bool {
+fn establish(cx: &mut RequestCx<'_>, proof: TokenProof) -> Result<(), FilterError> {
+    cx.exchange
+        .establish(proof)
+        .map_err(|_| FilterError::Trapped {
+            reason: "a token was judged twice",
+        })
+}
+
+/// Whether the bearer may reach what the request is for. A plain CONNECT has no path: a token limited to one cannot
+/// allow it.
+fn allows(principal: &Principal, cx: &RequestCx<'_>) -> bool {
+    let path = (cx.upgrade != Some(Upgrade::Connect)).then(|| cx.head.uri.path());
+    connects(principal, cx.exchange.connection().tunnel(), path)
+}
+
+/// Says who the bearer is and takes the token out of the request.
+fn take(cx: &mut RequestCx<'_>, source: TokenSource, principal: &Principal) -> Verdict {
+    let identity = Identity {
+        subject: principal.user_id.clone(),
+        method: NAME,
+        token_id: principal.token_id.clone(),
+        ..Identity::default()
+    };
+    if cx.exchange.establish(identity).is_err() {
+        // Somebody else has proved who this is: two proofs on one request contradict each other.
+        return Verdict::Refuse(Reason::AmbiguousCredentials);
+    }
+    if source == TokenSource::Authorization {
+        cx.head.headers.remove(AUTHORIZATION);
+    }
+    if let Some(uri) = query::without_query_token(&cx.head.uri) {
+        cx.head.uri = uri;
+    }
+    Verdict::Continue
+}
+
+pub(crate) fn connects(principal: &Principal, tunnel: &TunnelInfo, path: Option<&str>) -> bool {
     let place = Place {
         project: &tunnel.project,
         workspace: None,
