@@ -25,7 +25,7 @@ pub const EXAMPLE: &str = include_str!("../examples/engine.toml");
 pub use config::Config;
 pub use invalid::Invalid;
 pub use policy::{
-    DEFAULT_PROJECT, FilterRef, FilterUse, Policy, Project, PublicAccess, UpgradeKind, When,
+    DEFAULT_PROJECT, FilterRef, FilterUse, Plan, Policy, Project, PublicAccess, UpgradeKind, When,
 };
 pub use problem::{Place, Problem};
 pub use secret::Secret;

@@ -149,6 +149,8 @@ pub struct Project {
     pub upgrades: Vec<UpgradeKind>,
     /// Whether its tunnels may be open to anybody.
     pub public_access: PublicAccess,
+    /// What it has a right to.
+    pub plan: Plan,
     /// Short ids under which clients reach it, at `<endpoint>.<engine host>`.
     pub endpoints: Vec<String>,
 }
@@ -161,6 +163,7 @@ impl Default for Project {
             off: Vec::new(),
             upgrades: vec![UpgradeKind::Websocket, UpgradeKind::Other],
             public_access: PublicAccess::Allowed,
+            plan: Plan::default(),
             endpoints: Vec::new(),
         }
     }
@@ -206,6 +209,26 @@ impl Word for PublicAccess {
         ("allowed", Self::Allowed),
         ("auth-required", Self::AuthRequired),
         ("forbidden", Self::Forbidden),
+    ];
+}
+
+/// What a project has a right to. Each plan includes those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plan {
+    /// Tokens and challenges.
+    Basic,
+    /// Trusted addresses, countries, client certificates and signing in too.
+    Pro,
+    /// Everything.
+    #[default]
+    Enterprise,
+}
+
+impl Word for Plan {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("basic", Self::Basic),
+        ("pro", Self::Pro),
+        ("enterprise", Self::Enterprise),
     ];
 }
 
@@ -255,6 +278,7 @@ impl Project {
             .collect();
         let upgrades: Option<Vec<Of<UpgradeKind>>> = table.value("upgrades");
         let Of(public_access) = table.or("public-access", Of(PublicAccess::default()));
+        let Of(plan) = table.or("plan", Of(Plan::default()));
         let mut own_endpoints = Vec::new();
         for (field, endpoint) in texts(&mut table, "endpoints") {
             if !is_label(&endpoint) || endpoint == "t" {
@@ -276,6 +300,7 @@ impl Project {
                 kinds.into_iter().map(|Of(kind)| kind).collect()
             }),
             public_access,
+            plan,
             endpoints: own_endpoints,
         }
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
 use crate::chain::Refusal;
 use crate::facts::{Fact, Facts};
@@ -100,6 +101,8 @@ pub struct TunnelInfo {
     pub kind: String,
     /// The tunnel's labels.
     pub labels: BTreeMap<String, String>,
+    /// The whole tunnel as the Engine API lists it: what boundaries of credentials are written over.
+    pub record: Map<String, Value>,
 }
 
 /// One (connection, tunnel) after its connect decision: frozen, shared by every exchange on it.

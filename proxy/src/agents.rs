@@ -40,7 +40,7 @@ use crate::route::{Routes, Tunnel};
 pub use authority::{Anyone, Authority, Principal, TokenAuthority};
 pub use listing::{ClientRecord, TunnelRecord};
 pub use session::{AgentDial, BoxLeg, Leg, Session};
-pub use settings::{ProjectSettings, Settings};
+pub use settings::Settings;
 
 /// Longest first frame, in bytes: a token may have 8 KiB, everything else in it is short.
 pub const FIRST_FRAME_BYTES_MAX: usize = 16 << 10;

@@ -18,16 +18,24 @@ use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
 use adit_protocol::{ErrorCode, ProtocolError};
 
 use crate::env::Load;
-use crate::properties::{Effective, Protocol};
+use crate::properties::{Effective, NEEDS_PROOF, Protocol};
 
 pub use explain::explain;
 
 /// The policies of one load of the configuration, built. When it goes, so do its filters' jobs.
 pub struct Policies {
     projects: BTreeMap<String, ProjectChain>,
-    /// What a tunnel with `token_auth` adds.
-    token: Option<Hooks>,
+    /// What tunnels add by themselves.
+    own: TunnelFilters,
     load: Load,
+}
+
+/// Filters that tunnels share because they have no settings of their own.
+struct TunnelFilters {
+    /// `token_auth` as the last method of a tunnel.
+    token: Option<Hooks>,
+    /// `token_auth` where another method follows.
+    token_or_next: Option<Hooks>,
 }
 
 /// What every tunnel of a project is under.
@@ -150,8 +158,20 @@ impl Policies {
             let hooks = adit_filters::Filter::hooks(Arc::new(filter));
             filters.push(from_tunnel("trusted-ips", "trusted_ips", hooks));
         }
+        filters.extend(self.methods(asked)?);
+        Ok(filters)
+    }
+
+    /// The ways in which visitors can prove themselves to the tunnel, in the order they are tried. One is enough: each
+    /// but the last leaves a request without its proof to the next (edge-behaviour §7.1).
+    fn methods(&self, asked: &Effective) -> Result<Vec<Placed>, AssembleError> {
+        let mut filters = Vec::new();
         if asked.token_auth {
-            let hooks = self.token.clone().ok_or(AssembleError::Missing("token"))?;
+            let hooks = match asked.rstream_auth {
+                true => &self.own.token_or_next,
+                false => &self.own.token,
+            };
+            let hooks = hooks.clone().ok_or(AssembleError::Missing("token"))?;
             filters.push(from_tunnel("token", "token_auth", hooks));
         }
         Ok(filters)
@@ -175,10 +195,8 @@ impl ProjectChain {
     fn permits(&self, asked: &Effective) -> Result<(), AssembleError> {
         match self.public_access {
             PublicAccess::Allowed => Ok(()),
-            PublicAccess::AuthRequired if asked.token_auth => Ok(()),
-            PublicAccess::AuthRequired => Err(AssembleError::NotPermitted(
-                "the project requires authentication on public tunnels, set `token_auth`",
-            )),
+            PublicAccess::AuthRequired if asked.authenticates() => Ok(()),
+            PublicAccess::AuthRequired => Err(AssembleError::NotPermitted(NEEDS_PROOF)),
             PublicAccess::Forbidden => Err(AssembleError::NotPermitted(
                 "the project forbids public tunnels",
             )),

@@ -8,6 +8,7 @@
 //! Private tunnels carry the dialer's bytes as they are, whatever their protocol.
 
 mod fields;
+mod offer;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,8 @@ use adit_protocol::message::TunnelProperties;
 use adit_protocol::{ErrorCode, ProtocolError};
 use ipnet::IpNet;
 
-pub use fields::{HttpVersion, Kind, Protocol};
+pub use fields::{HttpVersion, Kind, Protocol, TlsVersion};
+pub use offer::{Features, Offer};
 
 /// Most labels of a tunnel.
 pub const LABELS_MAX: usize = 64;
@@ -50,8 +52,20 @@ pub struct Effective {
     pub http_version: Option<HttpVersion>,
     /// The leg to the service is TLS.
     pub upstream_tls: bool,
-    /// Visitors must show a token.
+    /// Countries visitors must be in, as ISO 3166-1 alpha-2 codes; empty if the agent did not ask.
+    pub geoip: Vec<String>,
+    /// Lowest TLS version visitors may speak; none leaves it to the project and the engine.
+    pub tls_min_version: Option<TlsVersion>,
+    /// Cipher suites of TLS 1.2 that visitors may use; empty leaves it to the project and the engine.
+    pub tls_ciphers: Vec<String>,
+    /// Visitors can prove themselves by a client certificate.
+    pub mtls_auth: bool,
+    /// Visitors can prove themselves by a token.
     pub token_auth: bool,
+    /// Visitors can prove themselves by signing in.
+    pub rstream_auth: bool,
+    /// Browsers must pass a challenge first.
+    pub challenge_mode: bool,
     /// The agent permits a path through another region.
     pub allow_cross_region_routing: bool,
 }
@@ -62,6 +76,7 @@ pub struct Asked {
     effective: Effective,
     hostname: Option<String>,
     token_auth: Option<bool>,
+    rstream_auth: Option<bool>,
     unsupported: Option<&'static str>,
 }
 
@@ -91,13 +106,20 @@ impl Asked {
                 protocol: fields.protocol,
                 labels: properties.labels.clone(),
                 trusted_ips: fields.trusted_ips,
+                geoip: fields.geoip,
+                tls_min_version: fields.tls_min_version,
+                tls_ciphers: fields.tls_ciphers,
+                mtls_auth: fields.mtls_auth,
                 http_version,
                 upstream_tls,
                 token_auth: fields.token_auth.unwrap_or(false),
+                rstream_auth: fields.rstream_auth.unwrap_or(false),
+                challenge_mode: fields.challenge_mode,
                 allow_cross_region_routing: properties.allow_cross_region_routing.unwrap_or(false),
             },
             hostname: fields.hostname,
             token_auth: fields.token_auth,
+            rstream_auth: fields.rstream_auth,
             unsupported,
         })
     }
@@ -119,43 +141,66 @@ impl Asked {
     /// # Errors
     ///
     /// Class 1000 if the project does not permit it, class 5000 for a feature not offered.
-    pub fn admit(mut self, access: PublicAccess) -> Result<Effective, ProtocolError> {
+    pub fn admit(self, offer: &Offer) -> Result<Effective, ProtocolError> {
+        let unsupported = self.unsupported;
+        let effective = self.required(offer)?;
+        let lacks = match unsupported {
+            Some(feature) => Some(format!("unsupported: this engine does not offer {feature}")),
+            None => offer.lacks(&effective),
+        };
+        match lacks {
+            Some(text) => Err(ProtocolError::new(ErrorCode::FEATURE_NOT_AVAILABLE, text)),
+            None => Ok(effective),
+        }
+    }
+
+    /// What the project demands of public tunnels, applied.
+    fn required(mut self, offer: &Offer) -> Result<Effective, ProtocolError> {
         if self.effective.publish {
-            match access {
+            match offer.access {
                 PublicAccess::Allowed => {}
                 PublicAccess::Forbidden => {
                     return Err(unauthorized("the project forbids public tunnels"));
                 }
-                PublicAccess::AuthRequired => self.require_token()?,
+                PublicAccess::AuthRequired => self.require_proof(offer)?,
             }
         }
-        match self.unsupported {
-            Some(feature) => Err(ProtocolError::new(
-                ErrorCode::FEATURE_NOT_AVAILABLE,
-                format!("unsupported: this engine does not offer {feature}"),
-            )),
-            None => Ok(self.effective),
-        }
+        Ok(self.effective)
     }
 
-    fn require_token(&mut self) -> Result<(), ProtocolError> {
-        let http = self.effective.protocol == Some(Protocol::Http);
-        if !http || self.token_auth == Some(false) {
-            return Err(unauthorized(
-                "the project requires authentication on public tunnels, set `token_auth`",
-            ));
+    /// Where nothing was said about proofs, the methods that the project has are turned on
+    /// (edge-behaviour §7.7).
+    fn require_proof(&mut self, offer: &Offer) -> Result<(), ProtocolError> {
+        let effective = &mut self.effective;
+        if effective.authenticates() {
+            return Ok(());
         }
-        self.effective.token_auth = true;
-        Ok(())
+        if effective.protocol == Some(Protocol::Http) {
+            effective.token_auth = self.token_auth.is_none();
+            effective.rstream_auth = self.rstream_auth.is_none() && offer.login();
+        }
+        match effective.authenticates() {
+            true => Ok(()),
+            false => Err(unauthorized(NEEDS_PROOF)),
+        }
     }
 }
 
+/// Why a tunnel that anybody could enter is refused.
+pub(crate) const NEEDS_PROOF: &str = "the project requires authentication on public tunnels, set `token_auth`, `rstream_auth` or `mtls_auth`";
+
 impl Effective {
+    /// Whether visitors must prove who they are.
+    #[must_use]
+    pub fn authenticates(&self) -> bool {
+        self.token_auth || self.rstream_auth || self.mtls_auth
+    }
+
     /// The properties as an agent is told them, without what only the engine knows: id, creation
     /// date, host name and port.
     #[must_use]
     pub fn to_message(&self) -> TunnelProperties {
-        let http = self.protocol == Some(Protocol::Http);
+        let http = self.protocol == Some(Protocol::Http) && self.publish;
         TunnelProperties {
             name: self.name.clone(),
             r#type: Some(self.kind.as_str().to_owned()),
@@ -164,8 +209,16 @@ impl Effective {
             labels: self.labels.clone(),
             trusted_ips: self.trusted_ips.iter().map(IpNet::to_string).collect(),
             http_version: self.http_version.map(|version| version.as_str().to_owned()),
-            token_auth: (http && self.publish).then_some(self.token_auth),
-            upstream_tls: (http && self.publish).then_some(self.upstream_tls),
+            geoip: self.geoip.clone(),
+            tls_min_version: self
+                .tls_min_version
+                .map(|version| version.as_str().to_owned()),
+            tls_ciphers: self.tls_ciphers.clone(),
+            mtls_auth: http.then_some(self.mtls_auth),
+            token_auth: http.then_some(self.token_auth),
+            rstream_auth: http.then_some(self.rstream_auth),
+            challenge_mode: http.then_some(self.challenge_mode),
+            upstream_tls: http.then_some(self.upstream_tls),
             allow_cross_region_routing: Some(self.allow_cross_region_routing),
             ..TunnelProperties::default()
         }

@@ -298,7 +298,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use super::*;
     use crate::properties::Asked;
-    use adit_config::PublicAccess;
+    use crate::properties::Offer;
     use adit_protocol::message::TunnelProperties;
 
     fn tunnel(id: &str, project: &str, name: &str, host: &str) -> Arc<Tunnel> {
@@ -312,7 +312,7 @@ mod tests {
                 hostname: given(host),
                 ..TunnelInfo::default()
             }),
-            properties: asked.admit(PublicAccess::Allowed).unwrap(),
+            properties: asked.admit(&Offer::default()).unwrap(),
             created: SystemTime::UNIX_EPOCH,
             session: Session::for_tests(),
             site: None,

@@ -128,7 +128,7 @@ impl TestEdge {
             published: true,
             protocol: Some("http".to_owned()),
             kind: "bytestream".to_owned(),
-            labels: Default::default(),
+            ..TunnelInfo::default()
         });
         let site = Arc::new(Site::new(info, mode, chain, dial));
         self.found(host, Found::Site(Arc::clone(&site)));

@@ -119,12 +119,12 @@ impl Principal for Bearer {
     }
 
     fn may_create(&self, tunnel: &TunnelRecord) -> bool {
-        let properties = to_map(tunnel);
+        let properties = tunnel.to_map();
         self.0.may_create(place(project(tunnel)), &properties)
     }
 
     fn may_dial(&self, tunnel: &TunnelRecord) -> bool {
-        let live = to_map(tunnel);
+        let live = tunnel.to_map();
         self.0.may_connect(place(project(tunnel)), &live, None)
     }
 }
@@ -137,15 +137,6 @@ fn place(project: &str) -> token::Place<'_> {
     token::Place {
         workspace: None,
         project,
-    }
-}
-
-/// The tunnel in the shape boundaries are written in.
-fn to_map(tunnel: &TunnelRecord) -> Map<String, Value> {
-    match serde_json::to_value(tunnel) {
-        Ok(Value::Object(map)) => map,
-        // Nothing in a record fails to serialise; a boundary with filters refuses the empty map.
-        _ => Map::new(),
     }
 }
 

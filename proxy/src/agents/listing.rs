@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::properties::{Effective, HttpVersion, Protocol};
+use crate::properties::{Effective, HttpVersion, Protocol, TlsVersion};
 use crate::route::Tunnel;
 use adit_filters::TunnelInfo;
 
@@ -80,6 +81,9 @@ pub struct TunnelRecord {
     /// Networks let in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trusted_ips: Vec<String>,
+    /// Countries let in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub geo_ip: Vec<String>,
     /// Public authority.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -95,6 +99,12 @@ pub struct TunnelRecord {
     /// The leg to the service is TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_tls: Option<bool>,
+    /// Lowest TLS version of visitors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_min_version: Option<&'static str>,
+    /// Cipher suites of TLS 1.2 that visitors may use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls_ciphers: Vec<String>,
     /// A path through another region is permitted.
     pub allow_cross_region_routing: bool,
     /// Visitors must show a token.
@@ -115,9 +125,34 @@ impl TunnelRecord {
     /// A live tunnel.
     #[must_use]
     pub fn of(tunnel: &Tunnel, public_port: u16) -> Self {
+        Self::opened(
+            &tunnel.info,
+            &tunnel.properties,
+            tunnel.created,
+            public_port,
+        )
+    }
+
+    /// A tunnel that opens at `created`.
+    pub(super) fn opened(
+        info: &TunnelInfo,
+        properties: &Effective,
+        created: SystemTime,
+        public_port: u16,
+    ) -> Self {
         Self {
-            creation_date: rfc3339(tunnel.created),
-            ..Self::planned(&tunnel.info, &tunnel.properties, public_port)
+            creation_date: rfc3339(created),
+            ..Self::planned(info, properties, public_port)
+        }
+    }
+
+    /// The tunnel in the shape boundaries are written in.
+    #[must_use]
+    pub fn to_map(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            // Nothing in a record fails to serialise; a boundary with filters refuses the empty map.
+            _ => Map::new(),
         }
     }
 
@@ -142,17 +177,19 @@ impl TunnelRecord {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            geo_ip: properties.geoip.clone(),
             host: host.map(|host| authority(host, public_port)),
             hostname: host.cloned(),
             port: host.map(|_| public_port),
             http_version: properties.http_version.map(HttpVersion::as_str),
             upstream_tls: http.then_some(properties.upstream_tls),
+            tls_min_version: properties.tls_min_version.map(TlsVersion::as_str),
+            tls_ciphers: properties.tls_ciphers.clone(),
             allow_cross_region_routing: properties.allow_cross_region_routing,
             token_auth: http.then_some(properties.token_auth),
-            // Not offered yet, hence off; a boundary may ask for exactly that.
-            rstream_auth: http.then_some(false),
-            challenge_mode: http.then_some(false),
-            mtls_auth: http.then_some(false),
+            rstream_auth: http.then_some(properties.rstream_auth),
+            challenge_mode: http.then_some(properties.challenge_mode),
+            mtls_auth: http.then_some(properties.mtls_auth),
         }
     }
 }

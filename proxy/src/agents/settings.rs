@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use adit_config::{Config, DEFAULT_PROJECT, PublicAccess};
+use adit_config::{Config, DEFAULT_PROJECT};
 use adit_protocol::liveness::EnginePolicy;
 
 use crate::names::Names;
+use crate::properties::{Features, Offer};
 
 /// Limits, waits and names for agents. One value per engine, replaced whole on reload.
 #[derive(Clone, Debug)]
@@ -31,17 +32,10 @@ pub struct Settings {
     pub names: Names,
     /// The port published tunnels are told.
     pub public_port: u16,
-    /// Projects by name.
-    pub projects: BTreeMap<String, ProjectSettings>,
+    /// What tunnels of each project may have, by the project's name.
+    pub projects: BTreeMap<String, Offer>,
     /// The project of each server name that chooses one.
     pub endpoints: HashMap<String, String>,
-}
-
-/// What a project demands of its tunnels.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProjectSettings {
-    /// Whether they may be open to anybody.
-    pub public_access: PublicAccess,
 }
 
 impl Settings {
@@ -55,6 +49,11 @@ impl Settings {
                 endpoints.insert(format!("{endpoint}.{host}"), project.name.clone());
             }
         }
+        let features = Features {
+            challenge: config.challenge.enabled,
+            geoip: config.geoip.database.is_some(),
+            login: config.login.is_possible(),
+        };
         Self {
             first_frame: config.timeouts.first_frame,
             stream_request: config.timeouts.stream_request,
@@ -70,10 +69,12 @@ impl Settings {
                 .projects
                 .values()
                 .map(|project| {
-                    let settings = ProjectSettings {
-                        public_access: project.public_access,
+                    let offer = Offer {
+                        access: project.public_access,
+                        plan: project.plan,
+                        features,
                     };
-                    (project.name.clone(), settings)
+                    (project.name.clone(), offer)
                 })
                 .collect(),
             endpoints,
@@ -87,10 +88,9 @@ impl Settings {
         chosen.map_or_else(|| DEFAULT_PROJECT.to_owned(), String::clone)
     }
 
-    /// Whether tunnels of `project` may be open to anybody.
+    /// What tunnels of `project` may have.
     #[must_use]
-    pub fn public_access(&self, project: &str) -> PublicAccess {
-        let settings = self.projects.get(project).copied();
-        settings.unwrap_or_default().public_access
+    pub fn offer(&self, project: &str) -> Offer {
+        self.projects.get(project).copied().unwrap_or_default()
     }
 }

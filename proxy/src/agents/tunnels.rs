@@ -40,14 +40,19 @@ pub(super) fn open(
     let settings = agents.settings.load();
     let plan = plan(agents, session, own, version, properties)?;
     let (info, asked) = (plan.info, plan.asked);
-    let access = settings.public_access(&session.project);
-    let properties = asked.admit(access)?;
+    let properties = asked.admit(&settings.offer(&session.project))?;
+    let created = SystemTime::now();
+    let record = TunnelRecord::opened(&info, &properties, created, settings.public_port);
+    let info = Arc::new(TunnelInfo {
+        record: record.to_map(),
+        ..info
+    });
     let assemble = agents.assemble.load_full();
     let tunnel = Arc::new(Tunnel {
         site: site(&**assemble, session, &info, &properties)?,
         info,
         properties,
-        created: SystemTime::now(),
+        created,
         session: Arc::clone(session),
     });
     agents
@@ -62,7 +67,7 @@ pub(super) fn open(
 /// A tunnel that may be opened, as far as names and permission go.
 struct Plan {
     asked: Asked,
-    info: Arc<TunnelInfo>,
+    info: TunnelInfo,
 }
 
 /// Makes a plan of the request; where the credential pins properties, of the first way in which the
@@ -163,8 +168,8 @@ fn info(
     id: String,
     hostname: Option<String>,
     properties: &Effective,
-) -> Arc<TunnelInfo> {
-    Arc::new(TunnelInfo {
+) -> TunnelInfo {
+    TunnelInfo {
         id,
         name: properties.name.clone(),
         project: session.project.clone(),
@@ -177,7 +182,8 @@ fn info(
             .map(|protocol| protocol.as_str().to_owned()),
         kind: properties.kind.as_str().to_owned(),
         labels: properties.labels.clone(),
-    })
+        record: serde_json::Map::new(),
+    }
 }
 
 /// The place of a published tunnel at the edge, with its chain.

@@ -8,7 +8,7 @@ use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
 use adit_plugins::upgrade::other::OtherUpgrade;
 use adit_plugins::upgrade::websocket::WebSocket;
 
-use super::{Policies, ProjectChain, compile};
+use super::{Policies, ProjectChain, TunnelFilters, compile};
 use crate::env::Load;
 
 /// A filter of a policy, built.
@@ -81,10 +81,10 @@ impl Policies {
             load.cancel();
             return Err(problems);
         }
-        let token = token(registry, &load).inspect_err(|_| load.cancel())?;
+        let own = TunnelFilters::build(registry, &load).inspect_err(|_| load.cancel())?;
         Ok(Self {
             projects,
-            token,
+            own,
             load,
         })
     }
@@ -247,13 +247,20 @@ fn try_chain(chain: &ProjectChain, filters: &[&Built]) -> Option<Problem> {
     Some(at.section.problem(None, message))
 }
 
-/// The filter of tunnels with `token_auth`, if the binary has one.
-fn token(registry: &Registry, load: &Load) -> Result<Option<Hooks>, Vec<Problem>> {
-    let Some(factory) = registry.find("token") else {
-        return Ok(None);
-    };
-    let section = Section::parse("token_auth", "")?;
-    factory
-        .build(&section, &mut load.env("tunnel/token"))
-        .map(Some)
+impl TunnelFilters {
+    /// Builds those of them that the binary has.
+    fn build(registry: &Registry, load: &Load) -> Result<Self, Vec<Problem>> {
+        let one = |kind: &str, settings: &str| {
+            let Some(factory) = registry.find(kind) else {
+                return Ok(None);
+            };
+            let section = Section::parse(kind, settings)?;
+            let mut env = load.env(&format!("tunnel/{kind}"));
+            factory.build(&section, &mut env).map(Some)
+        };
+        Ok(Self {
+            token: one("token", "")?,
+            token_or_next: one("token", "missing = 'next'")?,
+        })
+    }
 }

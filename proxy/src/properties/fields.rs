@@ -108,13 +108,19 @@ impl Word for TlsMode {
     ];
 }
 
-/// Lowest TLS version of the public endpoint; nothing but its form is looked at yet.
-#[derive(Clone, Copy)]
-struct TlsVersion;
+/// Lowest TLS version of the public endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
 
 impl Word for TlsVersion {
     const KEY: &'static str = "tls_min_version";
-    const WORDS: &'static [(&'static str, Self)] = &[("tls1.2", Self), ("tls1.3", Self)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("tls1.2", Self::Tls12), ("tls1.3", Self::Tls13)];
 }
 
 fn word<T: Word + PartialEq>(value: T) -> &'static str {
@@ -138,6 +144,14 @@ impl Protocol {
     }
 }
 
+impl TlsVersion {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        word(self)
+    }
+}
+
 impl HttpVersion {
     /// The word on the wire.
     #[must_use]
@@ -154,8 +168,8 @@ pub(super) struct Fields {
     pub(super) protocol: Option<Protocol>,
     pub(super) http_version: Option<HttpVersion>,
     pub(super) tls_mode: Option<TlsMode>,
-    pub(super) tls_min_version: bool,
-    pub(super) tls_ciphers: bool,
+    pub(super) tls_min_version: Option<TlsVersion>,
+    pub(super) tls_ciphers: Vec<String>,
     pub(super) tls_alpns: Vec<String>,
     pub(super) mtls_auth: bool,
     pub(super) mtls_cacert: bool,
@@ -163,7 +177,7 @@ pub(super) struct Fields {
     pub(super) trusted_ips: Vec<IpNet>,
     pub(super) wrong_ip: Option<String>,
     pub(super) token_auth: Option<bool>,
-    pub(super) rstream_auth: bool,
+    pub(super) rstream_auth: Option<bool>,
     pub(super) challenge_mode: bool,
     pub(super) tls_to_service: Option<bool>,
     pub(super) tls_to_service_alias: Option<bool>,
@@ -183,7 +197,7 @@ impl Fields {
         let asked_protocol = Protocol::read(properties.protocol.as_deref())?;
         let http_version = HttpVersion::read(properties.http_version.as_deref())?;
         let tls_mode = TlsMode::read(properties.tls_mode.as_deref())?;
-        let tls_min_version = TlsVersion::read(properties.tls_min_version.as_deref())?.is_some();
+        let tls_min_version = TlsVersion::read(properties.tls_min_version.as_deref())?;
         let publish = properties.publish.unwrap_or(true);
         let protocol = asked_protocol.or(publish.then_some(Protocol::Http));
         let packets = matches!(protocol, Some(Protocol::Dtls | Protocol::Quic))
@@ -203,15 +217,25 @@ impl Fields {
             http_version,
             tls_mode,
             tls_min_version,
-            tls_ciphers: !properties.tls_ciphers.is_empty(),
+            tls_ciphers: once(
+                properties
+                    .tls_ciphers
+                    .iter()
+                    .map(|name| name.trim().to_owned()),
+            ),
             tls_alpns: properties.tls_alpns.clone(),
             mtls_auth: properties.mtls_auth.unwrap_or(false),
             mtls_cacert: text(properties.mtls_cacert_pem.as_deref()).is_some(),
-            geoip: properties.geoip.clone(),
+            geoip: once(
+                properties
+                    .geoip
+                    .iter()
+                    .map(|code| code.trim().to_ascii_uppercase()),
+            ),
             trusted_ips,
             wrong_ip,
             token_auth: properties.token_auth,
-            rstream_auth: properties.rstream_auth.unwrap_or(false),
+            rstream_auth: properties.rstream_auth,
             challenge_mode: properties.challenge_mode.unwrap_or(false),
             tls_to_service: properties.upstream_tls,
             tls_to_service_alias: properties.http_use_tls,
@@ -232,6 +256,17 @@ impl Fields {
             .or(self.tls_to_service_alias)
             .unwrap_or(false)
     }
+}
+
+/// Each text once, in the order they came.
+fn once(texts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for text in texts {
+        if !kept.contains(&text) {
+            kept.push(text);
+        }
+    }
+    kept
 }
 
 /// Networks and single addresses, each once, and the first that is neither. An IPv4 network written

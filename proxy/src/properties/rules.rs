@@ -66,7 +66,7 @@ fn http_options_need_http(fields: &Fields) -> Check {
         &[
             ("http_version", fields.http_version.is_some()),
             ("token_auth", token_auth && !webtty),
-            ("rstream_auth", fields.rstream_auth && !webtty),
+            ("rstream_auth", fields.rstream_auth == Some(true) && !webtty),
             ("challenge_mode", fields.challenge_mode),
             ("http_use_tls", fields.tls_to_service_alias == Some(true)),
         ],
@@ -88,8 +88,8 @@ fn passthrough_leaves_tls_alone(fields: &Fields) -> Check {
             ("mtls_auth", fields.mtls_auth),
             ("tls_alpns", !fields.tls_alpns.is_empty()),
             ("upstream_tls", fields.upstream_tls()),
-            ("tls_min_version", fields.tls_min_version),
-            ("tls_ciphers", fields.tls_ciphers),
+            ("tls_min_version", fields.tls_min_version.is_some()),
+            ("tls_ciphers", !fields.tls_ciphers.is_empty()),
         ],
     )
 }
@@ -149,8 +149,8 @@ fn tcp_is_plain(fields: &Fields) -> Check {
         &[
             ("hostname", fields.hostname.is_some()),
             ("tls_alpns", !fields.tls_alpns.is_empty()),
-            ("tls_min_version", fields.tls_min_version),
-            ("tls_ciphers", fields.tls_ciphers),
+            ("tls_min_version", fields.tls_min_version.is_some()),
+            ("tls_ciphers", !fields.tls_ciphers.is_empty()),
             ("mtls_auth", fields.mtls_auth),
             ("upstream_tls", fields.upstream_tls()),
             ("datagram_guaranteed_delivery", fields.guaranteed_delivery),
@@ -167,7 +167,7 @@ fn private_has_no_public_policy(fields: &Fields) -> Check {
         &[
             ("hostname", fields.hostname.is_some()),
             ("token_auth", fields.token_auth == Some(true)),
-            ("rstream_auth", fields.rstream_auth),
+            ("rstream_auth", fields.rstream_auth == Some(true)),
             ("challenge_mode", fields.challenge_mode),
             ("mtls_auth", fields.mtls_auth),
             ("geoip", !fields.geoip.is_empty()),
@@ -204,9 +204,12 @@ fn rest_applies(fields: &Fields) -> Check {
             ),
             (
                 "tls_min_version",
-                fields.tls_min_version && !(public && edge_tls),
+                fields.tls_min_version.is_some() && !(public && edge_tls),
             ),
-            ("tls_ciphers", fields.tls_ciphers && !(public && edge_tls)),
+            (
+                "tls_ciphers",
+                !fields.tls_ciphers.is_empty() && !(public && edge_tls),
+            ),
             ("upstream_tls", fields.upstream_tls() && !upstream),
             (
                 "datagram_guaranteed_delivery",
@@ -280,10 +283,10 @@ pub(super) fn unsupported(fields: &Fields) -> Option<&'static str> {
         ("datagram tunnels", fields.kind == Kind::Datagram),
         ("`geoip`", !fields.geoip.is_empty()),
         ("`mtls_auth`", fields.mtls_auth),
-        ("`rstream_auth`", fields.rstream_auth),
+        ("`rstream_auth`", fields.rstream_auth == Some(true)),
         ("`challenge_mode`", fields.challenge_mode),
-        ("`tls_min_version`", fields.tls_min_version),
-        ("`tls_ciphers`", fields.tls_ciphers),
+        ("`tls_min_version`", fields.tls_min_version.is_some()),
+        ("`tls_ciphers`", !fields.tls_ciphers.is_empty()),
         // A private stream is passed on as it is, so nothing would translate or encrypt it.
         (
             "`upstream_tls` on private tunnels",

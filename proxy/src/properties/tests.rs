@@ -5,6 +5,8 @@
     reason = "tests"
 )]
 
+use adit_config::Plan;
+
 use super::*;
 
 /// `key=value` pairs to a request: what a row of the tables below says.
@@ -46,8 +48,22 @@ fn request(row: &str) -> TunnelProperties {
     properties
 }
 
+/// An offer of everything, within this rule.
+fn offer(access: PublicAccess) -> Offer {
+    let features = Features {
+        challenge: true,
+        geoip: true,
+        login: true,
+    };
+    Offer {
+        access,
+        features,
+        plan: Plan::Enterprise,
+    }
+}
+
 fn resolve(row: &str, access: PublicAccess) -> Result<Effective, ProtocolError> {
-    Asked::parse(&request(row), false)?.admit(access)
+    Asked::parse(&request(row), false)?.admit(&offer(access))
 }
 
 fn check(rows: &[(&str, i32, &str)]) {
@@ -309,19 +325,131 @@ fn labels_are_bounded() {
 }
 
 #[test]
-fn a_project_can_demand_a_token_or_forbid_public_tunnels() {
-    // edge-behaviour §14.1 C22 and C24
-    let required = PublicAccess::AuthRequired;
-    assert!(resolve("", required).unwrap().token_auth);
-    assert_eq!(
-        resolve("token_auth=false", required).unwrap_err().code.0,
-        1000
-    );
-    assert_eq!(resolve("protocol=tcp", required).unwrap_err().code.0, 1000);
-    assert!(!resolve("publish=false", required).unwrap().token_auth);
-    let forbidden = PublicAccess::Forbidden;
-    assert_eq!(resolve("", forbidden).unwrap_err().code.0, 1000);
-    assert!(resolve("publish=false", forbidden).is_ok());
+fn a_project_can_demand_a_proof_or_forbid_public_tunnels() {
+    // edge-behaviour §14.1 C16, C17, C22, C23 and C24
+    let rows = [
+        (
+            PublicAccess::AuthRequired,
+            Plan::Basic,
+            "",
+            Ok((true, false)),
+        ),
+        (PublicAccess::AuthRequired, Plan::Pro, "", Ok((true, true))),
+        (
+            PublicAccess::AuthRequired,
+            Plan::Pro,
+            "token_auth=true",
+            Ok((true, false)),
+        ),
+        (
+            PublicAccess::AuthRequired,
+            Plan::Pro,
+            "token_auth=false",
+            Ok((false, true)),
+        ),
+        (
+            PublicAccess::AuthRequired,
+            Plan::Basic,
+            "token_auth=false",
+            Err(1000),
+        ),
+        (
+            PublicAccess::AuthRequired,
+            Plan::Pro,
+            "token_auth=false rstream_auth=false",
+            Err(1000),
+        ),
+        (
+            PublicAccess::AuthRequired,
+            Plan::Pro,
+            "protocol=tcp",
+            Err(1000),
+        ),
+        (
+            PublicAccess::AuthRequired,
+            Plan::Pro,
+            "publish=false",
+            Ok((false, false)),
+        ),
+        (PublicAccess::Forbidden, Plan::Pro, "", Err(1000)),
+        (
+            PublicAccess::Forbidden,
+            Plan::Pro,
+            "protocol=tcp",
+            Err(1000),
+        ),
+        (
+            PublicAccess::Forbidden,
+            Plan::Pro,
+            "publish=false",
+            Ok((false, false)),
+        ),
+        (PublicAccess::Allowed, Plan::Pro, "", Ok((false, false))),
+    ];
+    for (access, plan, row, expected) in rows {
+        let offer = Offer {
+            plan,
+            ..offer(access)
+        };
+        let got = Asked::parse(&request(row), false)
+            .unwrap()
+            // The methods that are turned on, whether this engine has them or not.
+            .required(&offer)
+            .map(|tunnel| (tunnel.token_auth, tunnel.rstream_auth))
+            .map_err(|error| error.code.0);
+        assert_eq!(got, expected, "{access:?} {plan:?} {row}");
+    }
+    // Without anybody who could sign in a token is what is left.
+    let nobody = Offer {
+        features: Features::default(),
+        ..offer(PublicAccess::AuthRequired)
+    };
+    let tunnel = Asked::parse(&request(""), false)
+        .unwrap()
+        .admit(&nobody)
+        .unwrap();
+    assert!(tunnel.token_auth && !tunnel.rstream_auth);
+}
+
+#[test]
+fn a_plan_and_the_engine_bound_what_can_be_asked_for() {
+    // edge-behaviour §14.1 C29 and C30
+    let basic = Offer {
+        plan: Plan::Basic,
+        ..offer(PublicAccess::Allowed)
+    };
+    let bare = Offer {
+        features: Features::default(),
+        ..offer(PublicAccess::Allowed)
+    };
+    let wanting = |change: fn(&mut Effective)| {
+        let mut tunnel = resolve("", PublicAccess::Allowed).unwrap();
+        change(&mut tunnel);
+        tunnel
+    };
+    let rows: [(&str, Effective); 5] = [
+        (
+            "trusted_ips",
+            wanting(|t| t.trusted_ips = vec!["10.0.0.0/8".parse().unwrap()]),
+        ),
+        ("geoip", wanting(|t| t.geoip = vec!["DE".to_owned()])),
+        ("mtls_auth", wanting(|t| t.mtls_auth = true)),
+        ("rstream_auth", wanting(|t| t.rstream_auth = true)),
+        ("challenge_mode", wanting(|t| t.challenge_mode = true)),
+    ];
+    for (property, tunnel) in rows {
+        assert_eq!(
+            offer(PublicAccess::Allowed).lacks(&tunnel),
+            None,
+            "{property}"
+        );
+        let of_plan = (property != "challenge_mode")
+            .then(|| format!("the project's plan does not include `{property}`"));
+        assert_eq!(basic.lacks(&tunnel), of_plan);
+        let of_engine = (!matches!(property, "trusted_ips" | "mtls_auth"))
+            .then(|| format!("unsupported: this engine does not offer `{property}`"));
+        assert_eq!(bare.lacks(&tunnel), of_engine);
+    }
 }
 
 #[test]

@@ -88,7 +88,13 @@ fn http() -> Effective {
         trusted_ips: vec![],
         http_version: None,
         upstream_tls: false,
+        geoip: vec![],
+        tls_min_version: None,
+        tls_ciphers: vec![],
+        mtls_auth: false,
         token_auth: false,
+        rstream_auth: false,
+        challenge_mode: false,
         allow_cross_region_routing: false,
     }
 }
@@ -301,7 +307,7 @@ fn public_access_is_a_bound_that_holds_after_a_reload_too() {
         publish: false,
         ..http()
     };
-    let requires = "1000: the project requires authentication on public tunnels, set `token_auth`";
+    let requires = "1000: the project requires authentication on public tunnels, set `token_auth`, `rstream_auth` or `mtls_auth`";
     let forbids = "1000: the project forbids public tunnels";
     let cases = [
         ("allowed", &http(), ""),

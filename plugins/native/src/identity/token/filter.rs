@@ -14,7 +14,6 @@ use adit_filters::{
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::authority::{Authority, TokenError};
 use super::boundary::Place;
@@ -294,39 +293,7 @@ pub(crate) fn connects(principal: &Principal, tunnel: &TunnelInfo, path: Option<
         project: &tunnel.project,
         workspace: None,
     };
-    if principal.resources.is_none() {
-        return principal.may_connect(place, &Map::new(), path);
-    }
-    principal.may_connect(place, &fields(tunnel), path)
-}
-
-/// The tunnel in the shape of the Engine API, as far as the edge knows it. A filter over a field that is not here
-/// does not match, so it can only narrow.
-fn fields(tunnel: &TunnelInfo) -> Map<String, Value> {
-    let mut fields = Map::new();
-    let texts = [
-        ("id", Some(&tunnel.id)),
-        ("name", tunnel.name.as_ref()),
-        ("project_id", Some(&tunnel.project)),
-        ("client_id", Some(&tunnel.client_id)),
-        ("user_id", tunnel.user_id.as_ref()),
-        ("hostname", tunnel.hostname.as_ref()),
-        ("protocol", tunnel.protocol.as_ref()),
-        ("type", Some(&tunnel.kind)),
-    ];
-    for (name, text) in texts {
-        if let Some(text) = text {
-            fields.insert(name.to_owned(), Value::String(text.clone()));
-        }
-    }
-    fields.insert("publish".to_owned(), Value::Bool(tunnel.published));
-    fields.insert("status".to_owned(), Value::String("online".to_owned()));
-    let labels = tunnel
-        .labels
-        .iter()
-        .map(|(key, value)| (key.clone(), Value::String(value.clone())));
-    fields.insert("labels".to_owned(), Value::Object(labels.collect()));
-    fields
+    principal.may_connect(place, &tunnel.record, path)
 }
 
 fn reason(error: &TokenError) -> Reason {
@@ -353,7 +320,7 @@ mod tests {
     use adit_config::Secret;
     use adit_filters::env::fake::Fake;
     use adit_filters::{Chain, Connected, ConnectionInfo, Decision, Exchange, Placed, Transport};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::claims::{Claims, Resources};
     use super::*;
@@ -739,12 +706,11 @@ mod tests {
     }
 
     #[test]
-    fn filters_over_what_the_edge_knows_of_the_tunnel() {
+    fn filters_are_over_the_tunnel_as_the_api_lists_it() {
+        let record = json!({ "name": "web", "publish": true, "labels": { "env": "prod" }, "token_auth": true });
         let tunnel = TunnelInfo {
-            name: Some("web".into()),
             project: "default".into(),
-            published: true,
-            labels: [("env".to_owned(), "prod".to_owned())].into(),
+            record: record.as_object().unwrap().clone(),
             ..TunnelInfo::default()
         };
         let bench = Bench::new();
@@ -754,7 +720,10 @@ mod tests {
                 true,
             ),
             (json!({ "name": "api" }), false),
-            (json!({ "token_auth": true }), false),
+            (json!({ "token_auth": true }), true),
+            (json!({ "token_auth": false }), false),
+            // What the list leaves out matches nothing.
+            (json!({ "mtls_auth": false }), false),
         ] {
             let tunnels = json!({ "scopes": { "tunnels": { "connect": { "filters": filters } } } });
             let token = bench.token(Claims {
@@ -765,7 +734,11 @@ mod tests {
                 .authority
                 .verify(&token, bench.fake.clock.now())
                 .unwrap();
-            assert_eq!(connects(&principal, &tunnel, Some("/")), expected);
+            assert_eq!(
+                connects(&principal, &tunnel, Some("/")),
+                expected,
+                "{filters}"
+            );
         }
     }
 }
