@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use adit_agent::{Client, Tunnel, TunnelOptions};
 use adit_config::{Config, Secret};
@@ -76,12 +76,41 @@ impl TestEngine {
             .unwrap()
     }
 
+    /// An agent in the project that `endpoint` leads to.
+    pub async fn client_of(&self, endpoint: &str) -> Client {
+        Client::builder()
+            .engine(format!("{endpoint}.{ENGINE_HOST}:{}", self.port()))
+            .ca_file(self.folder.path().join("ca.pem"))
+            .token(self.token(&Claims::default()))
+            .connect()
+            .await
+            .unwrap()
+    }
+
     /// A published tunnel whose service answers each request with its own head.
     pub async fn publish(&self, client: &Client, options: TunnelOptions) -> String {
+        self.publish_watched(client, options).await.0
+    }
+
+    /// The same, with the heads that reached the service.
+    pub async fn publish_watched(
+        &self,
+        client: &Client,
+        options: TunnelOptions,
+    ) -> (String, Arrived) {
         let tunnel = client.create_tunnel(options).await.unwrap();
         let host = tunnel.info().unwrap().hostname().unwrap().to_owned();
-        tokio::spawn(answer(tunnel));
-        host
+        let arrived = Arrived::default();
+        tokio::spawn(answer(tunnel, arrived.clone()));
+        (host, arrived)
+    }
+
+    /// A visitor's HTTP/2 connection to `host`.
+    pub async fn h2(&self, host: &str) -> h2::client::SendRequest<bytes::Bytes> {
+        let stream = self.visit(host, "h2").await;
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        send
     }
 
     /// A visitor's connection, in the HTTP version of `alpn`.
@@ -157,7 +186,7 @@ pub fn certificates(folder: &Path, host: &str) {
     )
     .unwrap();
     let issuer = rcgen::Issuer::new(ca, ca_key);
-    let names = vec![host.to_owned(), format!("*.t.{host}")];
+    let names = vec![host.to_owned(), format!("*.{host}"), format!("*.t.{host}")];
     let key = rcgen::KeyPair::generate().unwrap();
     let leaf = rcgen::CertificateParams::new(names).unwrap();
     let leaf = leaf.signed_by(&key, &issuer).unwrap();
@@ -166,9 +195,26 @@ pub fn certificates(folder: &Path, host: &str) {
     fs::write(folder.join("jwt.secret"), SECRET).unwrap();
 }
 
+/// The heads that reached a service.
+#[derive(Clone, Default)]
+pub struct Arrived(Arc<Mutex<Vec<String>>>);
+
+impl Arrived {
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// The latest.
+    pub fn last(&self) -> Option<String> {
+        self.0.lock().unwrap().last().cloned()
+    }
+}
+
 /// Answers every request on every stream of a tunnel with the head it had.
-async fn answer(mut tunnel: Tunnel) {
+async fn answer(mut tunnel: Tunnel, arrived: Arrived) {
     while let Ok(mut stream) = tunnel.accept().await {
+        let arrived = arrived.clone();
         tokio::spawn(async move {
             let mut head = Vec::new();
             loop {
@@ -180,6 +226,8 @@ async fn answer(mut tunnel: Tunnel) {
                 if !head.ends_with(b"\r\n\r\n") {
                     continue;
                 }
+                let text = String::from_utf8_lossy(&head).into_owned();
+                arrived.0.lock().unwrap().push(text);
                 let start = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
                 let answer = [start.as_bytes(), &head].concat();
                 if stream.write_all(&answer).await.is_err() {
