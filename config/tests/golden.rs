@@ -58,6 +58,36 @@ fn every_invalid_file_reports_all_its_problems() {
 }
 
 #[test]
+fn an_engine_without_a_secret_or_with_public_metrics_does_not_start() {
+    // edge-behaviour §14.7 X11, X16
+    let text = |auth: &str, token: &str| {
+        format!(
+            "[engine]\nhost = 'e.example'\n[certificates]\nfiles = {{ cert = 'c', key = 'k' }}\n[auth]\n{auth}\n\
+             [listen]\nmetrics = '0.0.0.0:9090'\n{token}\n"
+        )
+    };
+    let secret = "jwt-secret = { env = 'S' }";
+    let token = "metrics-token = { env = 'S' }";
+    for (auth, metrics, wrong) in [
+        (secret, token, None),
+        ("", token, Some("auth.jwt-secret")),
+        (secret, "", Some("listen.metrics")),
+    ] {
+        let value = "0123456789abcdef0123456789abcdef".to_owned();
+        let read = Config::parse(
+            "engine.toml",
+            &text(auth, metrics),
+            [("S".to_owned(), value)],
+        );
+        let keys = read.err().map(|invalid| {
+            let problems = invalid.problems().iter();
+            problems.map(|problem| problem.key().to_owned()).collect()
+        });
+        assert_eq!(keys, wrong.map(|key| vec![key.to_owned()]));
+    }
+}
+
+#[test]
 fn five_mistakes_have_five_positions() {
     let invalid = parse(&folder("invalid").join("five-mistakes.toml")).unwrap_err();
     let positions: Vec<_> = invalid

@@ -88,6 +88,18 @@ impl Settings {
         chosen.map_or_else(|| DEFAULT_PROJECT.to_owned(), String::clone)
     }
 
+    /// The project whose namespace a host name is in: its first label ends in a hyphen and one of the project's
+    /// endpoints (edge-behaviour §2).
+    #[must_use]
+    pub fn namespace_of(&self, hostname: &str) -> Option<&str> {
+        let label = hostname.split('.').next()?;
+        let (_, endpoint) = label.rsplit_once('-')?;
+        let mut known = self.endpoints.iter();
+        known
+            .find(|(host, _)| host.split('.').next() == Some(endpoint))
+            .map(|(_, project)| project.as_str())
+    }
+
     /// What tunnels of `project` may have.
     #[must_use]
     pub fn offer(&self, project: &str) -> Offer {

@@ -116,6 +116,13 @@ fn plan_one(
         (true, Wanted::Name(name)) => Some(name),
         (true, Wanted::Any) => Some(allocate(agents, &settings)?),
     };
+    let namespace = hostname
+        .as_deref()
+        .and_then(|name| settings.namespace_of(name));
+    if namespace.is_some_and(|owner| owner != session.project) {
+        let text = "`hostname` is in the namespace of another project, use another name";
+        return Err(ProtocolError::new(ErrorCode::INVALID_REQUEST, text));
+    }
     let name = asked.effective().name.as_deref();
     agents
         .routes

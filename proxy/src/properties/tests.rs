@@ -99,7 +99,7 @@ fn http_3_makes_a_datagram_tunnel_which_is_not_offered_yet() {
 #[test]
 fn incoherent_requests_are_invalid() {
     check(&[
-        // edge-behaviour §14.1 C3 to C7
+        // edge-behaviour §14.1 C3, C4, C5, C6, C7
         (
             "protocol=http http_version=h3 type=bytestream",
             2000,

@@ -76,6 +76,23 @@ async fn names_agents_derive_on_their_own_lead_to_a_name_of_ours() {
 }
 
 #[tokio::test]
+async fn a_name_of_another_project_is_refused() {
+    // edge-behaviour §14.1 C21
+    let engine = Engine::new();
+    let mut link = engine.agent().await;
+    for (asked, allowed) in [("web-0a1b", false), ("web-0a1c", true), ("0a1b", true)] {
+        let got = link.open_tunnel(published(asked)).await;
+        let code = got.as_ref().err().map(|error| error.code);
+        let expected = (!allowed).then_some(ErrorCode::INVALID_REQUEST);
+        assert_eq!(code, expected, "{asked}");
+    }
+    // Whose endpoint it is may.
+    let mut owner = engine.connect_to(Some("0a1b.engine.example.com"));
+    owner.open_as(details(Some(TOKEN)), None).await.unwrap();
+    owner.open_tunnel(published("web-0a1b")).await.unwrap();
+}
+
+#[tokio::test]
 async fn refusals_carry_code_and_text_and_leave_the_channel_open() {
     // agent-protocol §16 cases 12 and 14
     let engine = Engine::new();

@@ -424,7 +424,7 @@ mod tests {
             assert_eq!(error, TokenError::Claims(expected), "{token}");
             assert!(error.is_ours());
         }
-        // edge-behaviour §14.2 T14: a boundary is an object.
+        // A boundary is an object, here as at minting.
         assert!(matches!(
             verify(&json!({ "resources": { "tunnels": [] } }), 0),
             Err(TokenError::Boundary(_))
