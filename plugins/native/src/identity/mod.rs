@@ -1,5 +1,6 @@
 //! Who the visitor is.
 
+pub mod credentials;
 pub mod token;
 
 use serde::Deserialize;

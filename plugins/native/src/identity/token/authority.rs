@@ -12,6 +12,7 @@ use super::boundary::{BoundaryError, TunnelResource};
 use super::claims::{Claims, TokenKind};
 use super::permission::Permissions;
 use super::principal::Principal;
+use crate::identity::credentials::{Credentials, Sha256};
 
 /// The shortest secret, in bytes: as long as the hash's output (RFC 7518 §3.2).
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -39,6 +40,7 @@ pub struct Authority {
     verifying: DecodingKey,
     signing: EncodingKey,
     validation: Validation,
+    credentials: Credentials,
     remembered: Mutex<Remembered>,
 }
 
@@ -77,6 +79,20 @@ pub enum TokenError {
     Boundary(#[from] BoundaryError),
 }
 
+/// Why a client certificate is not accepted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CertificateError {
+    /// No credential has it.
+    #[error("certificate is not known to this engine")]
+    Unknown,
+    /// Its credential has been taken back.
+    #[error("certificate has been revoked")]
+    Revoked,
+    /// Its credential's time is over.
+    #[error("certificate's credential has expired")]
+    Expired,
+}
+
 impl TokenError {
     /// Whether the token was signed by this engine: then it is a proof, if a bad one, and no business of the service.
     #[must_use]
@@ -107,8 +123,49 @@ impl Authority {
             verifying: DecodingKey::from_secret(bytes),
             signing: EncodingKey::from_secret(bytes),
             validation,
+            credentials: Credentials::default(),
             remembered: Mutex::default(),
         })
+    }
+
+    /// The same, which knows these credentials.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self {
+            credentials,
+            ..self
+        }
+    }
+
+    /// Whose the certificate with this SHA-256 of its DER form is, at the time `now`. That its bearer has its key, and
+    /// that it is valid now, is for whoever shook hands to know.
+    ///
+    /// # Errors
+    /// Why it is not accepted.
+    pub fn certificate(
+        &self,
+        sha256: &Sha256,
+        now: SystemTime,
+    ) -> Result<Arc<Principal>, CertificateError> {
+        let known = self.credentials.certificate(sha256);
+        let credential = known.ok_or(CertificateError::Unknown)?;
+        if credential.revoked {
+            return Err(CertificateError::Revoked);
+        }
+        if credential.expires.is_some_and(|end| unix(now) >= end) {
+            return Err(CertificateError::Expired);
+        }
+        Ok(Arc::new(Principal {
+            user_id: credential.user_id.clone(),
+            name: credential.name.clone(),
+            email: credential.email.clone(),
+            credential_id: Some(credential.id.clone()),
+            kind: None,
+            permissions: credential.permissions,
+            resources: credential.boundary.clone(),
+            token_id: None,
+            expires: credential.expires,
+        }))
     }
 
     /// Verifies a token at the time `now`.
@@ -215,6 +272,9 @@ fn principal(claims: Claims) -> Result<Principal, TokenError> {
         user_id: owner
             .filter(|id| !id.is_empty())
             .unwrap_or_else(|| LOCAL_USER.to_owned()),
+        name: None,
+        email: None,
+        credential_id: None,
         kind: claims.kind,
         // Permissions of other services are theirs to judge: here they allow nothing.
         permissions: claims.permissions.map(|list| {
@@ -271,6 +331,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::identity::credentials::Credential;
 
     const SECRET: &str = "demo-secret-32-bytes-minimum-0001";
 
@@ -489,6 +550,32 @@ mod tests {
             authority.verify(&token, at(100)).unwrap_err(),
             TokenError::Expired
         );
+    }
+
+    #[test]
+    fn a_certificate_counts_while_its_credential_stands() {
+        let laptop = Credential {
+            id: "c-1".into(),
+            user_id: "u-1".into(),
+            expires: Some(100.0),
+            ..Credential::default()
+        };
+        let lost = Credential {
+            revoked: true,
+            ..laptop.clone()
+        };
+        let credentials = Credentials::default()
+            .with_certificate([1; 32], laptop.into())
+            .with_certificate([2; 32], lost.into());
+        let authority = authority().with_credentials(credentials);
+        let judge = |octet, now| {
+            let judged = authority.certificate(&[octet; 32], at(now));
+            judged.map(|principal| principal.credential_id.clone().unwrap())
+        };
+        assert_eq!(judge(1, 99), Ok("c-1".into()));
+        assert_eq!(judge(1, 100), Err(CertificateError::Expired));
+        assert_eq!(judge(2, 99), Err(CertificateError::Revoked));
+        assert_eq!(judge(3, 99), Err(CertificateError::Unknown));
     }
 
     #[test]

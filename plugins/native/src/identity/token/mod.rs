@@ -10,7 +10,9 @@ mod permission;
 mod principal;
 mod query;
 
-pub use authority::{Authority, AuthorityError, SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TokenError};
+pub use authority::{
+    Authority, AuthorityError, CertificateError, SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TokenError,
+};
 pub use boundary::{BoundaryError, Place, TunnelResource, Visible};
 pub use claims::{Claims, Metadata, Resources, TokenKind};
 pub use filter::{TokenFactory, TokenFilter, TokenProof, TokenSource};

@@ -1,4 +1,4 @@
-//! Who a verified token stands for, and what it may do where.
+//! Who a verified token or certificate stands for, and what it may do where.
 
 use serde_json::{Map, Value};
 
@@ -6,11 +6,17 @@ use super::boundary::{Place, TunnelResource, Visible};
 use super::claims::TokenKind;
 use super::permission::{Permission, Permissions};
 
-/// The bearer of a verified token. Permission (what) and boundary (where) must both allow.
+/// The bearer of a verified token or certificate. Permission (what) and boundary (where) must both allow.
 #[derive(Clone, Debug)]
 pub struct Principal {
     /// The user's or application's id.
     pub user_id: String,
+    /// The user's name, where a stored credential knows it.
+    pub name: Option<String>,
+    /// The user's mail address, where a stored credential knows it.
+    pub email: Option<String>,
+    /// The id of the stored credential behind the proof, if there is one.
+    pub credential_id: Option<String>,
     /// The kind of token; none on an operator's own.
     pub kind: Option<TokenKind>,
     /// What it may do; none means everything.
