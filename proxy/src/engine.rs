@@ -92,7 +92,7 @@ impl Engine {
     /// [`StartError`]: what cannot be built or bound. Nothing is left running then.
     pub async fn start(config: Config, options: Options) -> Result<Self, StartError> {
         let (metrics, counters) = Metrics::new().map_err(StartError::Metrics)?;
-        let world = World::new(metrics.registry(), Handle::current(), &[])?;
+        let world = World::new(metrics.registry(), Handle::current())?;
         let built = Built::new(&config, &world, options.filters.as_ref(), None)
             .map_err(StartError::Config)?;
         let https = Socket::bind("listen.https", config.listen.https)?;

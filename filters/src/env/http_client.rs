@@ -7,8 +7,8 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::BoxFuture;
 
-/// Asks other services. Redirects are never followed; addresses inside the house are refused unless the operator
-/// named them.
+/// Asks other services. Redirects are never followed; addresses inside the house are refused unless the request says
+/// that the operator named them.
 pub trait HttpClient: Send + Sync {
     /// One request and its whole answer.
     fn fetch(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, FetchError>>;
@@ -27,6 +27,19 @@ pub struct HttpRequest {
     pub body: Bytes,
     /// How long the whole exchange may take; the client's own limit if that is shorter.
     pub timeout: Duration,
+    /// Where it may lead.
+    pub reach: Reach,
+}
+
+/// Where a request may lead.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Reach {
+    /// To public addresses alone: for whatever a visitor, or another service, had a part in.
+    #[default]
+    Public,
+    /// Anywhere, the inside of the house too: only for an address whose host the operator wrote into the
+    /// configuration.
+    Named,
 }
 
 /// Its answer.

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use crate::exchange::Slot;
 use crate::filter::ConfigError;
 
-pub use http_client::{FetchError, HttpClient, HttpRequest, HttpResponse};
+pub use http_client::{FetchError, HttpClient, HttpRequest, HttpResponse, Reach};
 pub use jobs::{Jobs, JobsError};
 pub use metrics::{Counter, Gauge, Histogram, Metrics, MetricsError};
 pub use store::{Store, StoreError};

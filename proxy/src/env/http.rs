@@ -1,14 +1,13 @@
 //! Outbound HTTP for filters: no redirects, no proxies, bounded answers, and no way into the house.
 //!
 //! A name is resolved here and only public addresses are connected to, so that a name cannot be made to lead inside
-//! after it was judged. Hosts the operator named are the exception.
+//! after it was judged. Requests to hosts the operator named are the exception, and have connections of their own.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_filters::env::{BoxFuture, FetchError, HttpClient, HttpRequest, HttpResponse};
+use adit_filters::env::{BoxFuture, FetchError, HttpClient, HttpRequest, HttpResponse, Reach};
 use bytes::BytesMut;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
@@ -33,8 +32,8 @@ const IDLE_PER_HOST_MAX: usize = 4;
 
 /// The client of all filters.
 pub struct OutboundHttp {
-    client: reqwest::Client,
-    guard: Arc<Guard>,
+    public: reqwest::Client,
+    named: reqwest::Client,
     running: Semaphore,
 }
 
@@ -50,12 +49,11 @@ pub enum OutboundError {
 }
 
 impl OutboundHttp {
-    /// A client that reaches public addresses, and the hosts in `inside` wherever they are. The system's certificate
-    /// authorities are trusted; where it has none, no HTTPS server is.
+    /// A client that trusts the system's certificate authorities; where it has none, no HTTPS server.
     ///
     /// # Errors
     /// [`OutboundError`].
-    pub fn new(inside: &[String]) -> Result<Self, OutboundError> {
+    pub fn new() -> Result<Self, OutboundError> {
         let mut roots = rustls::RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         let (_, unreadable) = roots.add_parsable_certificates(found.certs);
@@ -68,24 +66,18 @@ impl OutboundHttp {
             .map_err(OutboundError::Tls)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let guard = Arc::new(Guard {
-            inside: inside
-                .iter()
-                .map(|host| host.to_ascii_lowercase())
-                .collect(),
-        });
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .dns_resolver(guard.clone())
-            .redirect(Policy::none())
-            .no_proxy()
-            .timeout(FETCH_TIMEOUT_MAX)
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .build()
-            .map_err(OutboundError::Client)?;
+        let client = || {
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .redirect(Policy::none())
+                .no_proxy()
+                .timeout(FETCH_TIMEOUT_MAX)
+                .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        };
+        let public = client().dns_resolver(Arc::new(PublicOnly));
         Ok(Self {
-            client,
-            guard,
+            public: public.build().map_err(OutboundError::Client)?,
+            named: client().build().map_err(OutboundError::Client)?,
             running: Semaphore::new(FETCHES_MAX),
         })
     }
@@ -97,10 +89,14 @@ impl OutboundHttp {
             uri,
             headers,
             body,
+            reach,
             ..
         } = request;
-        let mut response = self
-            .client
+        let client = match reach {
+            Reach::Public => &self.public,
+            Reach::Named => &self.named,
+        };
+        let mut response = client
             .request(method, uri.to_string())
             .headers(headers)
             .body(body)
@@ -133,7 +129,7 @@ impl OutboundHttp {
 impl HttpClient for OutboundHttp {
     fn fetch(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, FetchError>> {
         Box::pin(async move {
-            let host = self.guard.check(&request)?;
+            let host = check(&request)?;
             let limit = request.timeout.min(FETCH_TIMEOUT_MAX);
             let fetch = async {
                 // Never closed: the semaphore lives as long as the client.
@@ -169,65 +165,55 @@ fn unreachable(host: &str, error: reqwest::Error) -> FetchError {
     }
 }
 
-/// Judges where a request may go.
-#[derive(Debug)]
-struct Guard {
-    inside: BTreeSet<String>,
+/// The host of a request that may be sent as far as can be told before its name is resolved.
+fn check(request: &HttpRequest) -> Result<String, FetchError> {
+    let invalid = |reason: &str| FetchError::Invalid {
+        reason: reason.to_owned(),
+    };
+    if !matches!(request.uri.scheme_str(), Some("http" | "https")) {
+        return Err(invalid("its scheme is neither `http` nor `https`"));
+    }
+    let authority = request
+        .uri
+        .authority()
+        .ok_or_else(|| invalid("it names no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(invalid(
+            "credentials do not belong in an address, send a header",
+        ));
+    }
+    if request.body.len() > REQUEST_BYTES_MAX {
+        return Err(invalid(&format!(
+            "its body is larger than {REQUEST_BYTES_MAX} bytes"
+        )));
+    }
+    let host = authority.host().to_ascii_lowercase();
+    // An address in the URI is not resolved, so the resolver would not see it. Other spellings of addresses
+    // (`127.1`, `0x7f000001`) are normalised the same way by `url`, which the client uses.
+    let url = reqwest::Url::parse(&request.uri.to_string())
+        .map_err(|error| invalid(&error.to_string()))?;
+    let address = url.host_str().and_then(|host| {
+        host.trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+            .ok()
+    });
+    if request.reach == Reach::Public && address.is_some_and(|address| !is_public(address)) {
+        return Err(FetchError::NotGranted { host });
+    }
+    Ok(host)
 }
 
-impl Guard {
-    /// The host of a request that may be sent as far as can be told before its name is resolved.
-    fn check(&self, request: &HttpRequest) -> Result<String, FetchError> {
-        let invalid = |reason: &str| FetchError::Invalid {
-            reason: reason.to_owned(),
-        };
-        if !matches!(request.uri.scheme_str(), Some("http" | "https")) {
-            return Err(invalid("its scheme is neither `http` nor `https`"));
-        }
-        let authority = request
-            .uri
-            .authority()
-            .ok_or_else(|| invalid("it names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(invalid(
-                "credentials do not belong in an address, send a header",
-            ));
-        }
-        if request.body.len() > REQUEST_BYTES_MAX {
-            return Err(invalid(&format!(
-                "its body is larger than {REQUEST_BYTES_MAX} bytes"
-            )));
-        }
-        let host = authority.host().to_ascii_lowercase();
-        // An address in the URI is not resolved, so the resolver would not see it. Other spellings of addresses
-        // (`127.1`, `0x7f000001`) are normalised the same way by `url`, which the client uses.
-        let url = reqwest::Url::parse(&request.uri.to_string())
-            .map_err(|error| invalid(&error.to_string()))?;
-        let address = url.host_str().and_then(|host| {
-            host.trim_start_matches('[')
-                .trim_end_matches(']')
-                .parse::<IpAddr>()
-                .ok()
-        });
-        if address.is_some_and(|address| !is_public(address)) && !self.inside.contains(&host) {
-            return Err(FetchError::NotGranted { host });
-        }
-        Ok(host)
-    }
-
-    fn admit(&self, host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, OnlyInside> {
-        if self.inside.contains(&host.to_ascii_lowercase()) {
-            return Ok(found);
-        }
-        let public: Vec<SocketAddr> = found
-            .into_iter()
-            .filter(|address| is_public(address.ip()))
-            .collect();
-        if public.is_empty() {
-            Err(OnlyInside)
-        } else {
-            Ok(public)
-        }
+/// The addresses of a name that anybody's request may be sent to.
+fn public(found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, OnlyInside> {
+    let public: Vec<SocketAddr> = found
+        .into_iter()
+        .filter(|address| is_public(address.ip()))
+        .collect();
+    if public.is_empty() {
+        Err(OnlyInside)
+    } else {
+        Ok(public)
     }
 }
 
@@ -236,17 +222,16 @@ impl Guard {
 #[error("the name has only addresses that filters may not reach")]
 struct OnlyInside;
 
-/// The resolver the client is given.
-impl Resolve for Guard {
+/// The resolver of requests that lead to public addresses alone.
+#[derive(Debug)]
+struct PublicOnly;
+
+impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
-        let guard = Self {
-            inside: self.inside.clone(),
-        };
         Box::pin(async move {
-            let host = name.as_str();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
-            let admitted = guard.admit(host, found)?;
-            Ok(Box::new(admitted.into_iter()) as Addrs)
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            Ok(Box::new(public(found)?.into_iter()) as Addrs)
         })
     }
 }
@@ -268,17 +253,20 @@ mod tests {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             timeout: Duration::from_secs(10),
+            reach: Reach::Public,
         }
     }
 
-    fn client(inside: &[&str]) -> OutboundHttp {
-        OutboundHttp::new(
-            &inside
-                .iter()
-                .map(|&host| host.to_owned())
-                .collect::<Vec<_>>(),
-        )
-        .unwrap()
+    /// A request to a host the operator named.
+    fn named(uri: &str) -> HttpRequest {
+        HttpRequest {
+            reach: Reach::Named,
+            ..request(uri)
+        }
+    }
+
+    fn client() -> OutboundHttp {
+        OutboundHttp::new().unwrap()
     }
 
     /// A server that answers each connection's request with this text, once.
@@ -306,8 +294,8 @@ mod tests {
                 .into(),
         )
         .await;
-        let answer = client(&["127.0.0.1"])
-            .fetch(request(&format!("http://127.0.0.1:{port}/x")))
+        let answer = client()
+            .fetch(named(&format!("http://127.0.0.1:{port}/x")))
             .await
             .unwrap();
         assert_eq!(
@@ -320,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn the_house_is_out_of_reach_unless_it_is_named() {
         let port = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".into()).await;
-        let closed = client(&[]);
+        let client = client();
         for host in [
             "127.0.0.1",
             "localhost",
@@ -335,7 +323,7 @@ mod tests {
             let Ok(uri) = format!("http://{host}:{port}/").parse() else {
                 continue;
             };
-            let error = closed
+            let error = client
                 .fetch(HttpRequest {
                     uri,
                     ..request("http://x/")
@@ -347,19 +335,18 @@ mod tests {
                 "{host}: {error:?}"
             );
         }
-        let open = client(&["LOCALHOST"]);
-        assert!(
-            open.fetch(request(&format!("http://localhost:{port}/")))
-                .await
-                .is_ok()
-        );
-        let other = open
-            .fetch(request(&format!("http://127.0.0.1:{port}/")))
-            .await;
-        assert!(
-            matches!(other, Err(FetchError::NotGranted { .. })),
-            "only the host that was named"
-        );
+        for host in ["127.0.0.1", "localhost", "LOCALHOST"] {
+            let answer = client.fetch(named(&format!("http://{host}:{port}/"))).await;
+            assert!(answer.is_ok(), "{host}: {answer:?}");
+            // A connection that a named request left idle is not for others.
+            let again = client
+                .fetch(request(&format!("http://{host}:{port}/")))
+                .await;
+            assert!(
+                matches!(again, Err(FetchError::NotGranted { .. })),
+                "{host}"
+            );
+        }
     }
 
     #[test]
@@ -367,18 +354,8 @@ mod tests {
         let addresses = ["127.0.0.1:0", "192.0.1.1:0", "[fe80::1]:0"]
             .map(|text| text.parse().unwrap())
             .to_vec();
-        let guard = Guard {
-            inside: BTreeSet::new(),
-        };
-        assert_eq!(
-            guard.admit("a.example", addresses).unwrap(),
-            ["192.0.1.1:0".parse().unwrap()]
-        );
-        assert!(
-            guard
-                .admit("a.example", vec!["10.0.0.1:0".parse().unwrap()])
-                .is_err()
-        );
+        assert_eq!(public(addresses).unwrap(), ["192.0.1.1:0".parse().unwrap()]);
+        assert!(public(vec!["10.0.0.1:0".parse().unwrap()]).is_err());
     }
 
     #[tokio::test]
@@ -404,8 +381,8 @@ mod tests {
         ];
         for (answer, fits) in cases {
             let port = server(answer).await;
-            let result = client(&["127.0.0.1"])
-                .fetch(request(&format!("http://127.0.0.1:{port}/")))
+            let result = client()
+                .fetch(named(&format!("http://127.0.0.1:{port}/")))
                 .await;
             match result {
                 Ok(answer) => assert!(fits && answer.body.len() == ANSWER_BYTES_MAX),
@@ -420,10 +397,10 @@ mod tests {
     #[tokio::test]
     async fn a_fetch_ends_with_its_time() {
         let port = server(String::new()).await;
-        let client = client(&["127.0.0.1"]);
+        let client = client();
         let slow = HttpRequest {
             timeout: Duration::from_millis(20),
-            ..request(&format!("http://127.0.0.1:{port}/"))
+            ..named(&format!("http://127.0.0.1:{port}/"))
         };
         let error = client.fetch(slow).await.unwrap_err();
         assert!(
@@ -434,7 +411,7 @@ mod tests {
 
     #[tokio::test]
     async fn requests_that_cannot_be_sent_are_refused() {
-        let client = client(&[]);
+        let client = client();
         let large = HttpRequest {
             body: Bytes::from(vec![0; REQUEST_BYTES_MAX + 1]),
             ..request("https://a.example/")
@@ -457,8 +434,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let error = client(&["127.0.0.1"])
-            .fetch(request(&format!("http://127.0.0.1:{port}/?s=SECRET")))
+        let error = client()
+            .fetch(named(&format!("http://127.0.0.1:{port}/?s=SECRET")))
             .await
             .unwrap_err();
         assert!(matches!(error, FetchError::Unreachable { .. }));

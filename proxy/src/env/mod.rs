@@ -39,17 +39,12 @@ pub struct World {
 }
 
 impl World {
-    /// A world whose metrics are shown by `registry` and whose jobs run on `runtime`. `inside` names hosts that
-    /// filters may reach although their addresses are not public.
+    /// A world whose metrics are shown by `registry` and whose jobs run on `runtime`.
     ///
     /// # Errors
     /// If no client for outbound HTTP can be made.
-    pub fn new(
-        registry: &Registry,
-        runtime: Handle,
-        inside: &[String],
-    ) -> Result<Self, OutboundError> {
-        Self::with(registry, Some(runtime), inside)
+    pub fn new(registry: &Registry, runtime: Handle) -> Result<Self, OutboundError> {
+        Self::with(registry, Some(runtime))
     }
 
     /// A world to check a configuration in: filters are built, nothing is started.
@@ -57,18 +52,14 @@ impl World {
     /// # Errors
     /// If no client for outbound HTTP can be made.
     pub fn for_check() -> Result<Self, OutboundError> {
-        Self::with(&Registry::new(), None, &[])
+        Self::with(&Registry::new(), None)
     }
 
-    fn with(
-        registry: &Registry,
-        runtime: Option<Handle>,
-        inside: &[String],
-    ) -> Result<Self, OutboundError> {
+    fn with(registry: &Registry, runtime: Option<Handle>) -> Result<Self, OutboundError> {
         let clock = Arc::new(SystemClock::default());
         Ok(Self {
             random: Arc::new(OsRandom),
-            http: Arc::new(OutboundHttp::new(inside)?),
+            http: Arc::new(OutboundHttp::new()?),
             stores: Arc::new(Stores::new(clock.clone())),
             metrics: Arc::new(FilterMetrics::new(registry.clone())),
             threads: Arc::default(),

@@ -130,7 +130,6 @@ async fn a_reload_ends_the_jobs_of_what_it_replaces() {
     let world = World::new(
         &prometheus::Registry::new(),
         tokio::runtime::Handle::current(),
-        &[],
     )
     .unwrap();
     let registry = registry().with::<Works>();
