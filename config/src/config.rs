@@ -14,6 +14,7 @@ use crate::problem::Problem;
 use crate::reader::{Reader, Reading};
 use crate::settings::{Admin, Auth, Certificates, Engine, Front, GeoIp, Limits, Listen, Timeouts};
 use crate::sign_in::{Challenge, Login};
+use crate::surroundings::Surroundings;
 use crate::tree::Source;
 
 /// What an engine runs with: every value typed, every default filled in.
@@ -80,13 +81,14 @@ impl Config {
         let source = Arc::new(Source::new(name, text));
         let mut root = source.tree()?;
         let misled = overrides::apply(&mut root, &environment);
-        let lookup = |variable: &str| environment.get(variable).cloned();
         let reading = Reading {
             source,
-            base: Path::new(name)
-                .parent()
-                .map_or_else(PathBuf::new, Path::to_owned),
-            environment: &lookup,
+            around: Arc::new(Surroundings {
+                base: Path::new(name)
+                    .parent()
+                    .map_or_else(PathBuf::new, Path::to_owned),
+                environment,
+            }),
             problems: RefCell::new(misled),
             warnings: RefCell::new(Vec::new()),
         };

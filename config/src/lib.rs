@@ -16,6 +16,7 @@ mod secret;
 mod section;
 mod settings;
 mod sign_in;
+mod surroundings;
 mod tree;
 mod values;
 
@@ -29,7 +30,7 @@ pub use policy::{
 };
 pub use problem::{Place, Problem};
 pub use secret::Secret;
-pub use section::Section;
+pub use section::{NearPath, Section};
 pub use settings::{
     Admin, Auth, CertificateFiles, Certificates, Engine, Front, GeoIp, JWT_SECRET_BYTES_MIN,
     Limits, Listen, LogLevel, Timeouts,

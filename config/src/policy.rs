@@ -124,6 +124,7 @@ impl FilterUse {
             name: name.map_or_else(|| kind.clone(), |Name(name)| name),
             section: Section::new(
                 Arc::clone(&field.reading.source),
+                Arc::clone(&field.reading.around),
                 field.path.clone(),
                 own,
                 field.node.clone(),

@@ -5,22 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::problem::{self, Place, Problem};
+use crate::surroundings::Surroundings;
 use crate::tree::{At, Entry, Node, Source, Value};
 
-/// Looks up an environment variable.
-pub(crate) type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
-
 /// What reading needs beyond the tree, and where its findings go.
-pub(crate) struct Reading<'a> {
+pub(crate) struct Reading {
     pub(crate) source: Arc<Source>,
-    /// Folder that relative paths in the text start from.
-    pub(crate) base: PathBuf,
-    pub(crate) environment: &'a Lookup<'a>,
+    pub(crate) around: Arc<Surroundings>,
     pub(crate) problems: RefCell<Vec<Problem>>,
     pub(crate) warnings: RefCell<Vec<Problem>>,
 }
 
-impl Reading<'_> {
+impl Reading {
     pub(crate) fn report(&self, place: Place, key: &str, message: impl Into<String>) {
         self.problems
             .borrow_mut()
@@ -30,7 +26,7 @@ impl Reading<'_> {
 
 /// One table, its keys taken one by one.
 pub(crate) struct Reader<'t> {
-    reading: &'t Reading<'t>,
+    reading: &'t Reading,
     entries: &'t [Entry],
     at: At,
     path: String,
@@ -38,7 +34,7 @@ pub(crate) struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    pub(crate) fn root(reading: &'t Reading<'t>, root: &'t Node) -> Self {
+    pub(crate) fn root(reading: &'t Reading, root: &'t Node) -> Self {
         let field = Field {
             reading,
             node: root,
@@ -152,7 +148,7 @@ impl<'t> Reader<'t> {
 
 /// One value with its key, ready to be read as a type.
 pub(crate) struct Field<'t> {
-    pub(crate) reading: &'t Reading<'t>,
+    pub(crate) reading: &'t Reading,
     pub(crate) node: &'t Node,
     pub(crate) path: String,
 }
@@ -229,7 +225,7 @@ impl<'t> Field<'t> {
 
     /// A path, from the configuration's folder if it is relative.
     pub(crate) fn path_from_base(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.reading.base.join(path)
+        self.reading.around.path(path)
     }
 }
 

@@ -1,14 +1,18 @@
 //! A filter's own table, handed to the filter to read in its own words.
 
 mod de;
+mod outside;
 
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
+use crate::surroundings::Surroundings;
 use crate::tree::{At, Node, Source, Value};
 use de::Reader;
+
+pub use outside::NearPath;
 
 /// Most problems reported for one section: a long list of nonsense says no more than its beginning.
 const PROBLEMS_MAX: usize = 20;
@@ -17,6 +21,7 @@ const PROBLEMS_MAX: usize = 20;
 #[derive(Clone, Debug)]
 pub struct Section {
     source: Arc<Source>,
+    around: Arc<Surroundings>,
     key: String,
     /// What the filter reads.
     node: Node,
@@ -25,9 +30,16 @@ pub struct Section {
 }
 
 impl Section {
-    pub(crate) fn new(source: Arc<Source>, key: String, node: Node, written: Node) -> Self {
+    pub(crate) fn new(
+        source: Arc<Source>,
+        around: Arc<Surroundings>,
+        key: String,
+        node: Node,
+        written: Node,
+    ) -> Self {
         Self {
             source,
+            around,
             key,
             node,
             written,
@@ -43,6 +55,7 @@ impl Section {
         let node = source.tree()?;
         Ok(Self::new(
             Arc::new(source),
+            Arc::default(),
             String::new(),
             node.clone(),
             node,
@@ -54,7 +67,7 @@ impl Section {
     /// # Errors
     /// What serde found wrong, each at the position of the value or key it stumbled over.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
-        let mut misread = match T::deserialize(Reader { node: &self.node }) {
+        let mut misread = match T::deserialize(self.reader(&self.node)) {
             Ok(read) => return Ok(read),
             Err(misread) => misread,
         };
@@ -78,10 +91,17 @@ impl Section {
                 return Err(problems);
             };
             holes.push(hole);
-            misread = match T::deserialize(Reader { node: &rest }) {
+            misread = match T::deserialize(self.reader(&rest)) {
                 Ok(_) => return Err(problems),
                 Err(misread) => misread,
             };
+        }
+    }
+
+    fn reader<'n>(&'n self, node: &'n Node) -> Reader<'n> {
+        Reader {
+            node,
+            around: &self.around,
         }
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::load;
 use crate::problem;
 use crate::reader::{Field, FromField, Reader};
 use crate::secret::Secret;
@@ -248,32 +247,18 @@ impl FromField for Secret<String> {
 
 fn from_variable(field: &Field<'_>) -> Option<Secret<String>> {
     let variable = field.text("the name of an environment variable")?;
-    let value = (field.reading.environment)(variable);
-    if value.is_none() {
-        field.wrong(format!(
-            "environment variable `{variable}` is not set, set it before starting"
-        ));
-    }
-    value.map(Secret::new)
+    let secret = field.reading.around.secret_variable(variable);
+    secret.map_err(|wrong| field.wrong(wrong)).ok()
 }
 
 fn from_file(field: &Field<'_>) -> Option<Secret<String>> {
     let path = PathBuf::from_field(field)?;
-    match load::secret(&path) {
-        Ok((secret, open_to_others)) => {
-            if open_to_others {
-                field.warn(format!(
-                    "{} can be read by other users, set its mode to 0600",
-                    path.display()
-                ));
-            }
-            Some(secret)
-        }
-        Err(error) => {
-            field.wrong(format!("cannot read {}: {error}", path.display()));
-            None
-        }
+    let found = field.reading.around.secret_file(&path);
+    let found = found.map_err(|wrong| field.wrong(wrong)).ok()?;
+    if let Some(warning) = found.warning {
+        field.warn(warning);
     }
+    Some(found.secret)
 }
 
 /// One of a few words.

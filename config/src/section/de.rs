@@ -6,7 +6,9 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
+use super::outside;
 use crate::problem;
+use crate::surroundings::Surroundings;
 use crate::tree::{At, Entry, Node, Value};
 
 /// What serde could not read, and where.
@@ -63,6 +65,7 @@ impl serde::de::Error for Misread {
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'n> {
     pub(super) node: &'n Node,
+    pub(super) around: &'n Surroundings,
 }
 
 impl<'de> IntoDeserializer<'de, Misread> for Reader<'de> {
@@ -78,7 +81,10 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misread> {
         match &self.node.value {
-            Value::Array(items) => visitor.visit_seq(Items(items.iter())),
+            Value::Array(items) => visitor.visit_seq(Items {
+                rest: items.iter(),
+                around: self.around,
+            }),
             Value::Boolean(yes) => visitor.visit_bool(*yes),
             Value::Datetime(date) => visitor.visit_borrowed_str(date),
             Value::Float(number) => visitor.visit_f64(*number),
@@ -90,6 +96,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
             Value::Table(entries) => visitor.visit_map(Entries {
                 rest: entries.iter(),
                 value: None,
+                around: self.around,
             }),
         }
         .map_err(|misread: Misread| misread.or_at(&self.node.at))
@@ -104,12 +111,16 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Misread> {
-        visitor
-            .visit_newtype_struct(self)
-            .map_err(|misread| misread.or_at(&self.node.at))
+        let read = match outside::text(name, self.node, self.around) {
+            Some(found) => found
+                .map_err(serde::de::Error::custom)
+                .and_then(|text| visitor.visit_str(text.expose())),
+            None => visitor.visit_newtype_struct(self),
+        };
+        read.map_err(|misread| misread.or_at(&self.node.at))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -127,7 +138,10 @@ impl<'de> Deserializer<'de> for Reader<'de> {
                             key: &entry.key,
                             at: &entry.at,
                         },
-                        Reader { node: &entry.node },
+                        Reader {
+                            node: &entry.node,
+                            around: self.around,
+                        },
                     )
                 })),
             )),
@@ -147,7 +161,10 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 
 /// The items of an array. A type that refuses a value after reading it (`try_from`) fails here, not in the item's
 /// own reader: the item is still what to point at.
-struct Items<'n>(std::slice::Iter<'n, Node>);
+struct Items<'n> {
+    rest: std::slice::Iter<'n, Node>,
+    around: &'n Surroundings,
+}
 
 impl<'de> SeqAccess<'de> for Items<'de> {
     type Error = Misread;
@@ -156,16 +173,17 @@ impl<'de> SeqAccess<'de> for Items<'de> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Misread> {
-        let Some(node) = self.0.next() else {
+        let Some(node) = self.rest.next() else {
             return Ok(None);
         };
-        seed.deserialize(Reader { node })
+        let around = self.around;
+        seed.deserialize(Reader { node, around })
             .map(Some)
             .map_err(|misread| misread.or_at(&node.at))
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.0.len())
+        Some(self.rest.len())
     }
 }
 
@@ -173,6 +191,7 @@ impl<'de> SeqAccess<'de> for Items<'de> {
 struct Entries<'n> {
     rest: std::slice::Iter<'n, Entry>,
     value: Option<&'n Node>,
+    around: &'n Surroundings,
 }
 
 impl<'de> MapAccess<'de> for Entries<'de> {
@@ -197,7 +216,8 @@ impl<'de> MapAccess<'de> for Entries<'de> {
             .value
             .take()
             .ok_or_else(|| serde::de::Error::custom("a value was read before its key"))?;
-        seed.deserialize(Reader { node })
+        let around = self.around;
+        seed.deserialize(Reader { node, around })
             .map_err(|misread: Misread| misread.or_at(&node.at))
     }
 
