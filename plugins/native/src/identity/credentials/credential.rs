@@ -1,5 +1,7 @@
 //! One credential: whose it is and what it may do where, whatever proves it.
 
+use time::OffsetDateTime;
+
 use crate::identity::token::{Permissions, TunnelResource};
 
 /// One stored credential.
@@ -21,4 +23,6 @@ pub struct Credential {
     pub expires: Option<f64>,
     /// Whether it has been taken back.
     pub revoked: bool,
+    /// Its revision: a token derived from it names the one it was derived from.
+    pub updated_at: Option<OffsetDateTime>,
 }

@@ -52,9 +52,53 @@ pub struct Claims {
     /// The engine it is for, and an older form of its boundary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Metadata>,
-    /// An older form of the boundary, which is refused rather than ignored.
+    /// For whom it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aud: Option<Audience>,
+    /// The short id of the project it is for.
+    #[serde(
+        rename = "token_endpoint",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub token_endpoint: Option<String>,
+    /// The same in an older spelling.
+    #[serde(
+        rename = "tokendpoint",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub tokendpoint: Option<String>,
+    /// The stored credential it was derived from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_credential_id: Option<String>,
+    /// When that credential had last been changed (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_credential_updated_at: Option<String>,
+    /// The boundary in an older form: a tree, or a list of trees any of which allows.
     #[serde(default, skip_serializing)]
     pub tunnels_grants: Option<Value>,
+}
+
+/// One audience or several.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Audience {
+    /// One.
+    One(String),
+    /// Any of these.
+    Any(Vec<String>),
+}
+
+impl Audience {
+    /// Whether one of `names` is among them.
+    #[must_use]
+    pub fn includes(&self, names: &[String]) -> bool {
+        match self {
+            Self::One(name) => names.contains(name),
+            Self::Any(any) => any.iter().any(|name| names.contains(name)),
+        }
+    }
 }
 
 /// Whole seconds are written as integers: there are clients that read nothing else.
@@ -82,7 +126,7 @@ pub struct Metadata {
     /// The engine's address, which some clients take from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
-    /// An older form of the boundary, which is refused rather than ignored.
+    /// The boundary in an older form.
     #[serde(default, skip_serializing)]
     pub scopes: Option<Value>,
 }

@@ -15,9 +15,10 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 
-use super::authority::{Authority, TokenError};
+use super::authority::Authority;
 use super::boundary::Place;
 use super::claims::TokenKind;
+use super::error::TokenError;
 use super::principal::Principal;
 use super::query::{self, QueryToken};
 use crate::identity::Missing;
@@ -272,7 +273,14 @@ fn take(cx: &mut RequestCx<'_>, source: TokenSource, principal: &Principal) -> V
     let identity = Identity {
         subject: principal.user_id.clone(),
         method: NAME,
-        token_id: principal.token_id.clone(),
+        name: principal.name.clone(),
+        email: principal.email.clone(),
+        // A stored token has an id even if it does not say so itself.
+        token_id: principal
+            .token_id
+            .as_ref()
+            .or(principal.credential_id.as_ref())
+            .cloned(),
         ..Identity::default()
     };
     if cx.exchange.establish(identity).is_err() {

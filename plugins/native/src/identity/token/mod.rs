@@ -5,17 +5,24 @@
 mod authority;
 mod boundary;
 mod claims;
+mod error;
 mod filter;
+mod jws;
+mod memory;
 mod permission;
 mod principal;
+mod proof;
 mod query;
+mod standing;
+mod times;
+mod trust;
 
-pub use authority::{
-    Authority, AuthorityError, CertificateError, SECRET_BYTES_MIN, TOKEN_BYTES_MAX, TokenError,
-};
+pub use authority::{Authority, SECRET_BYTES_MIN, TOKEN_BYTES_MAX};
 pub use boundary::{BoundaryError, Place, TunnelResource, Visible};
-pub use claims::{Claims, Metadata, Resources, TokenKind};
+pub use claims::{Audience, Claims, Metadata, Resources, TokenKind};
+pub use error::{AuthorityError, CertificateError, TokenError};
 pub use filter::{TokenFactory, TokenFilter, TokenProof, TokenSource};
 pub use permission::{Permission, Permissions, UnknownPermission};
 pub use principal::Principal;
 pub use query::{QUERY_TOKEN, without_query_token};
+pub use trust::Trust;

@@ -78,6 +78,12 @@ impl Permissions {
     pub fn contains(self, permission: Permission) -> bool {
         self.0 & permission.bit() != 0
     }
+
+    /// Those that are in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
 }
 
 impl FromIterator<Permission> for Permissions {

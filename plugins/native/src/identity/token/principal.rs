@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::boundary::{Place, TunnelResource, Visible};
 use super::claims::TokenKind;
 use super::permission::{Permission, Permissions};
+use super::proof::Proof;
 
 /// The bearer of a verified token or certificate. Permission (what) and boundary (where) must both allow.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Principal {
     pub token_id: Option<String>,
     /// When the token's time is over, in Unix seconds.
     pub expires: Option<f64>,
+    /// What it was admitted by.
+    pub(super) proof: Proof,
 }
 
 impl Principal {

@@ -115,6 +115,15 @@ impl TunnelResource {
         parse::tree(claim)
     }
 
+    /// The boundary that allows what both allow.
+    ///
+    /// # Errors
+    /// If the two together are larger than one may be.
+    pub fn and(&self, other: &Self) -> Result<Self, BoundaryError> {
+        let branches = parse::product(&self.branches, &other.branches)?;
+        Ok(Self { branches })
+    }
+
     pub(super) fn reaches(&self, place: Place<'_>) -> bool {
         self.branches_in(place).next().is_some()
     }

@@ -103,17 +103,7 @@ impl Counts {
             // Nothing agrees with everything: the product starts from one empty branch.
             let mut product: Vec<Branch> = vec![vec![]];
             for child in list(children, "AND")? {
-                let branches = self.node(child, depth + 1)?;
-                product = product
-                    .iter()
-                    .flat_map(|left| {
-                        branches
-                            .iter()
-                            .map(move |right| left.iter().chain(right).cloned().collect())
-                    })
-                    .take(BRANCHES_MAX + 1)
-                    .collect();
-                check_size(&product)?;
+                product = self::product(&product, &self.node(child, depth + 1)?)?;
             }
             return Ok(product);
         }
@@ -346,6 +336,20 @@ impl Counts {
 enum Writable {
     Any,
     Only,
+}
+
+/// Every branch of one with every branch of the other.
+pub(super) fn product(left: &[Branch], right: &[Branch]) -> Result<Vec<Branch>, BoundaryError> {
+    let product: Vec<Branch> = left
+        .iter()
+        .flat_map(|one| {
+            let both = move |other: &Branch| one.iter().chain(other).cloned().collect();
+            right.iter().map(both)
+        })
+        .take(BRANCHES_MAX + 1)
+        .collect();
+    check_size(&product)?;
+    Ok(product)
 }
 
 fn check_size(branches: &[Branch]) -> Result<(), BoundaryError> {
