@@ -124,6 +124,7 @@ impl From<Config> for Readable {
     fn from(config: Config) -> Self {
         Self {
             certificates: Some(config.certificates.files),
+            credentials: config.auth.credentials,
             policies: config.policies,
             projects: config.projects,
             places: config.places,
@@ -166,8 +167,9 @@ fn read(mut root: Reader<'_>) -> Result<Config, Box<Readable>> {
             warnings: Vec::new(),
             places: Arc::default(),
         }),
-        (_, certificates, _) => Err(Box::new(Readable {
+        (_, certificates, auth) => Err(Box::new(Readable {
             certificates: certificates.map(|certificates| certificates.files),
+            credentials: auth.and_then(|auth| auth.credentials),
             policies,
             projects,
             places: Arc::default(),

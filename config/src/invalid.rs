@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::places::Places;
@@ -24,6 +25,7 @@ pub struct Invalid {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Readable {
     pub(crate) certificates: Option<CertificateFiles>,
+    pub(crate) credentials: Option<PathBuf>,
     pub(crate) policies: BTreeMap<String, Policy>,
     pub(crate) projects: BTreeMap<String, Project>,
     pub(crate) places: Arc<Places>,
@@ -46,6 +48,11 @@ impl Invalid {
     /// The certificate files named, if both are.
     pub fn certificate_files(&self) -> Option<&CertificateFiles> {
         self.readable.certificates.as_ref()
+    }
+
+    /// The credentials file, if one is named.
+    pub fn credentials(&self) -> Option<&Path> {
+        self.readable.credentials.as_deref()
     }
 
     /// The policies, without the filters that could not be read.

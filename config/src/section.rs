@@ -3,10 +3,12 @@
 mod de;
 mod outside;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::load;
 use crate::problem::Problem;
 use crate::surroundings::Surroundings;
 use crate::tree::{At, Node, Source, Value};
@@ -60,6 +62,17 @@ impl Section {
             node.clone(),
             node,
         ))
+    }
+
+    /// The whole of the file at `path` as a section: what the configuration keeps in a file of its own.
+    ///
+    /// # Errors
+    /// That it cannot be read, or every syntax error of its text.
+    pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
+        let name = path.display().to_string();
+        let text = load::text(path)
+            .map_err(|error| vec![Problem::of_file(&name, format!("cannot be read: {error}"))])?;
+        Self::parse(&name, &text)
     }
 
     /// Reads the whole section as `T`.

@@ -25,7 +25,7 @@ use crate::env::World;
 use crate::listen::slots::Slots;
 use crate::listen::tcp::{self, Phase};
 use crate::metrics::Metrics;
-use build::Built;
+use build::{Built, Kept};
 
 pub use build::{check, every_problem};
 pub use error::{ReloadError, StartError};
@@ -93,7 +93,7 @@ impl Engine {
     pub async fn start(config: Config, options: Options) -> Result<Self, StartError> {
         let (metrics, counters) = Metrics::new().map_err(StartError::Metrics)?;
         let world = World::new(metrics.registry(), Handle::current())?;
-        let built = Built::new(&config, &world, options.filters.as_ref(), None)
+        let built = Built::new(&config, &world, options.filters.as_ref(), Kept::default())
             .map_err(StartError::Config)?;
         let https = Socket::bind("listen.https", config.listen.https)?;
         let http = Socket::bind_if("listen.http", config.listen.http)?;
@@ -167,11 +167,18 @@ impl Engine {
         }
         if let Some(path) = inner.options.watch.clone() {
             let shared = Arc::clone(inner);
-            self.tasks
-                .spawn(watch::file(path, inner.phase.subscribe(), move || {
-                    shared.reload_and_log("the configuration file changed");
-                }));
+            self.tasks.spawn(watch::file(
+                move || Some(path.clone()),
+                inner.phase.subscribe(),
+                move || shared.reload_and_log("the configuration file changed"),
+            ));
         }
+        let (of, shared) = (Arc::clone(inner), Arc::clone(inner));
+        self.tasks.spawn(watch::file(
+            move || of.config.load().auth.credentials.clone(),
+            inner.phase.subscribe(),
+            move || shared.renew_credentials(),
+        ));
     }
 
     /// Where the engine listens: the ports that were bound, whatever was configured.

@@ -1,12 +1,17 @@
 //! What a configuration asks for, built before anything that runs is touched.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use adit_config::{CertificateFiles, Config, Invalid, JWT_SECRET_BYTES_MIN, Problem, Secret};
+use adit_config::{
+    CertificateFiles, Config, Invalid, JWT_SECRET_BYTES_MIN, Problem, Project, Secret, Section,
+};
 use adit_filters::Registry;
 use adit_filters::env::Random as _;
 use adit_plugins::Services;
-use adit_plugins::identity::token::{Authority, AuthorityError};
+use adit_plugins::identity::credentials::Credentials;
+use adit_plugins::identity::token::{Authority, AuthorityError, Trust};
 
 use super::{MoreFilters, ReloadError};
 use crate::assemble::Policies;
@@ -21,19 +26,31 @@ use crate::tls::{CertificateError, Tls};
 pub(super) struct Built {
     pub(super) tls: Arc<Tls>,
     pub(super) services: Services,
+    /// What the authority among the services is to believe once this is in effect.
+    pub(super) trust: Trust,
     pub(super) policies: Arc<Policies>,
 }
 
+/// What stays of what runs.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// TLS, where it is to show the same certificates.
+    pub(super) tls: Option<Arc<Tls>>,
+    /// The one that judges tokens: what was admitted before a reload is judged again by what counts
+    /// after it.
+    pub(super) authority: Option<Arc<Authority>>,
+}
+
 impl Built {
-    /// Builds what `config` asks for, but for TLS where it is `kept` from before.
+    /// Builds what `config` asks for, but for what is `kept` from before.
     pub(super) fn new(
         config: &Config,
         world: &World,
         more: Option<&MoreFilters>,
-        kept: Option<Arc<Tls>>,
+        kept: Kept,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let tls = match kept {
+        let tls = match kept.tls {
             Some(tls) => Some(tls),
             None => Tls::new(&config.certificates.files)
                 .map(Arc::new)
@@ -44,9 +61,11 @@ impl Built {
                 .ok(),
         };
         let load = world.load();
-        let services = services(config)
-            .map_err(|found| problems.extend(found))
-            .ok();
+        let trust = trust(config).map_err(|found| problems.extend(found)).ok();
+        let services = trust.as_ref().map(|trust| {
+            let new = || Arc::new(Authority::from(trust.clone()));
+            Services::new(kept.authority.unwrap_or_else(new))
+        });
         let policies = services.as_ref().and_then(|services| {
             let registry = registry(services, more);
             Policies::build(config, &registry, load)
@@ -54,10 +73,11 @@ impl Built {
                 .map_err(|found| problems.extend(found))
                 .ok()
         });
-        match (tls, services, policies) {
-            (Some(tls), Some(services), Some(policies)) => Ok(Self {
+        match (tls, services, trust, policies) {
+            (Some(tls), Some(services), Some(trust), Some(policies)) => Ok(Self {
                 tls,
                 services,
+                trust,
                 policies,
             }),
             _ => {
@@ -68,11 +88,36 @@ impl Built {
     }
 }
 
-/// What filters and the engine share, as `config` wants it.
-fn services(config: &Config) -> Result<Services, Vec<Problem>> {
-    let authority = Authority::new(&config.auth.jwt_secret)
+/// Whom to believe, as `config` wants it.
+fn trust(config: &Config) -> Result<Trust, Vec<Problem>> {
+    let trust = Trust::new(&config.auth.jwt_secret)
         .map_err(|error| vec![config.problem("auth.jwt-secret", error.to_string())])?;
-    Ok(Services::new(Arc::new(authority)))
+    let projects = config.projects.iter();
+    let endpoints = projects.flat_map(|(name, project)| {
+        let endpoints = project.endpoints.iter();
+        endpoints.map(|endpoint| (endpoint.clone(), name.clone()))
+    });
+    let trust = trust
+        .with_audience(config.auth.audience.clone())
+        .with_endpoints(endpoints.collect());
+    Ok(match credentials(config)? {
+        Some(credentials) => trust.with_credentials(credentials),
+        None => trust,
+    })
+}
+
+/// The stored credentials, if `config` names a file of them.
+pub(super) fn credentials(config: &Config) -> Result<Option<Credentials>, Vec<Problem>> {
+    let path = config.auth.credentials.as_deref();
+    path.map(|path| credentials_in(path, &config.projects))
+        .transpose()
+}
+
+fn credentials_in(
+    path: &Path,
+    projects: &BTreeMap<String, Project>,
+) -> Result<Credentials, Vec<Problem>> {
+    Credentials::read(&Section::load(path)?, projects.keys().map(String::as_str))
 }
 
 /// The kinds of filter there are.
@@ -100,7 +145,7 @@ fn key_of(files: &CertificateFiles, error: &CertificateError) -> &'static str {
 pub fn check(config: &Config) -> Result<(), Vec<Problem>> {
     let world = World::for_check()
         .map_err(|error| vec![config.problem("", format!("cannot be checked: {error}"))])?;
-    Built::new(config, &world, None, None).map(|_| ())
+    Built::new(config, &world, None, Kept::default()).map(|_| ())
 }
 
 /// Everything that is wrong with a configuration that could not be read whole: what reading it
@@ -115,6 +160,13 @@ pub(super) fn every_problem_with(invalid: Invalid, more: Option<&MoreFilters>) -
         && let Err(error) = Tls::new(files)
     {
         found.push(invalid.problem(key_of(files, &error), error.to_string()));
+    }
+    // Credentials are for projects: where those are not known whole, some would seem to be for none.
+    if let Some(path) = invalid.credentials()
+        && invalid.policies_are_whole()
+        && let Err(problems) = credentials_in(path, invalid.projects())
+    {
+        found.extend(problems);
     }
     if let (Ok(world), Ok(authority)) = (World::for_check(), nobodys_authority()) {
         let registry = registry(&Services::new(authority), more);

@@ -12,7 +12,7 @@ use adit_protocol::ProtocolError;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::build::{self, Built};
+use super::build::{self, Built, Kept};
 use super::directory::Directory;
 use super::explain::{self, Explanation};
 use super::{Addresses, Options, ReloadError, shelf};
@@ -148,8 +148,11 @@ impl Inner {
         let config = loader()
             .map_err(|invalid| ReloadError::Config(build::every_problem_with(invalid, more)))?;
         let before = self.config.load_full();
-        let kept = (before.certificates.files == config.certificates.files)
-            .then(|| Arc::clone(&self.dispatch.settings.load().tls));
+        let kept = Kept {
+            tls: (before.certificates.files == config.certificates.files)
+                .then(|| Arc::clone(&self.dispatch.settings.load().tls)),
+            authority: Some(Arc::clone(&self.services.load().authority)),
+        };
         let built = Built::new(&config, &self.world, more, kept).map_err(ReloadError::Config)?;
         // Only now: who restarts the engine for a change must not find it wrong then.
         build::needs_restart(&before, &config)?;
@@ -174,10 +177,7 @@ impl Inner {
         self.edge.set_limits(build::edge_limits(&config));
         self.agents
             .set_settings(agents::Settings::of(&config, port));
-        self.agents
-            .set_authority(agents::TokenAuthority::new(Arc::clone(
-                &built.services.authority,
-            )));
+        built.services.authority.set_trust(built.trust);
         self.services.store(Arc::new(built.services));
         for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");
@@ -192,6 +192,31 @@ impl Inner {
             reloaded(&config);
         }
         self.config.store(Arc::new(config));
+    }
+
+    /// Reads the credentials again. Mistakes are told in the log; then those from before stay.
+    pub(super) fn renew_credentials(&self) {
+        let _one = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let config = self.config.load();
+        match build::credentials(&config) {
+            Ok(None) => {}
+            Ok(Some(credentials)) => {
+                tracing::info!(
+                    count = credentials.len(),
+                    "the credentials file changed: it is in effect"
+                );
+                self.services.load().authority.set_credentials(credentials);
+            }
+            Err(problems) => {
+                for problem in problems {
+                    tracing::error!("{problem}");
+                }
+                tracing::error!("the credentials file changed: nothing of it is in effect");
+            }
+        }
     }
 
     /// Reloads on nobody's behalf: the log is where the outcome is read.

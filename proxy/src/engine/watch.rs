@@ -16,15 +16,25 @@ use crate::listen::tcp::{Phase, reached};
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Calls `changed` whenever the file at `path` has changed and then stayed as it is from one look
-/// to the next: a file that is being written is not read half.
-pub(super) async fn file(path: PathBuf, mut phase: watch::Receiver<Phase>, changed: impl Fn()) {
-    let mut watched = Watched::new(stamp(&path));
+/// to the next: a file that is being written is not read half. Which file that is may change; then
+/// whoever changed it has read the other.
+pub(super) async fn file(
+    path: impl Fn() -> Option<PathBuf>,
+    mut phase: watch::Receiver<Phase>,
+    changed: impl Fn(),
+) {
+    let mut at = path();
+    let mut watched = Watched::new(at.as_deref().and_then(stamp));
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = reached(&mut phase, Phase::Draining) => return,
         }
-        if watched.look(stamp(&path)) {
+        let now = path();
+        let seen = now.as_deref().and_then(stamp);
+        if now != at {
+            (at, watched) = (now, Watched::new(seen));
+        } else if watched.look(seen) {
             changed();
         }
     }
@@ -106,7 +116,12 @@ mod tests {
         let noticed = Arc::new(Notify::new());
         let watching = tokio::spawn({
             let (noticed, receiver) = (Arc::clone(&noticed), phase.subscribe());
-            file(path.clone(), receiver, move || noticed.notify_one())
+            let path = path.clone();
+            file(
+                move || Some(path.clone()),
+                receiver,
+                move || noticed.notify_one(),
+            )
         });
         tokio::time::advance(INTERVAL / 2).await;
         fs::write(&path, "another length").unwrap();

@@ -10,6 +10,9 @@ use aws_lc_rs::signature::{
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 
+/// Octets of a point on the curve (SEC 1 §2.3.3, uncompressed).
+const POINT_OCTETS: usize = 133;
+
 /// An application's public key.
 pub struct PublicKey {
     key: ParsedPublicKey,
@@ -68,7 +71,9 @@ impl PublicKey {
     fn of_octets(octets: &[u8]) -> Option<Self> {
         let key = ParsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, octets).ok()?;
         let der = key.as_der().ok()?.as_ref().to_vec();
-        Some(Self { key, der })
+        // Nothing may follow it: a key is written in two ways, with its algorithm and as the bare point.
+        let whole = octets == der || (octets.len() == POINT_OCTETS && der.ends_with(octets));
+        whole.then_some(Self { key, der })
     }
 
     /// The DER form (`SubjectPublicKeyInfo`, RFC 5280 §4.1).
