@@ -12,6 +12,7 @@ mod places;
 mod policy;
 mod problem;
 mod reader;
+mod scope;
 mod secret;
 mod section;
 mod settings;
@@ -26,9 +27,11 @@ pub const EXAMPLE: &str = include_str!("../examples/engine.toml");
 pub use config::Config;
 pub use invalid::Invalid;
 pub use policy::{
-    DEFAULT_PROJECT, FilterRef, FilterUse, Plan, Policy, Project, PublicAccess, UpgradeKind, When,
+    DEFAULT_PROJECT, FilterRef, FilterUse, OnError, Plan, Policy, Project, PublicAccess,
+    UpgradeKind, When,
 };
 pub use problem::{Place, Problem};
+pub use scope::{Pattern, Scope, TunnelMatch};
 pub use secret::Secret;
 pub use section::{NearPath, Section};
 pub use settings::{

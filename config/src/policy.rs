@@ -1,10 +1,12 @@
 //! Policies (named, ordered lists of filters) and the projects they hang on.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::problem::{self, Place};
 use crate::reader::{Field, FromField, Reader};
+use crate::scope::{self, Scope};
 use crate::section::Section;
 use crate::tree::{Node, Value};
 use crate::values::{Name, Of, Word, is_label, not_a_name};
@@ -33,12 +35,29 @@ pub struct FilterUse {
     pub name: String,
     /// To which requests it applies; all of them without it.
     pub when: Option<When>,
-    /// Whether a project may switch it off.
+    /// Whether the operator may switch it off for a project.
     pub optional: bool,
-    /// Whether its failure to decide lets the exchange pass.
-    pub observer: bool,
+    /// What becomes of an exchange that it failed to decide about.
+    pub on_error: OnError,
+    /// Whether it is only on trial: what it refuses is noted and passes.
+    pub dry_run: bool,
     /// The filter's own settings, with the position of the whole table.
     pub section: Section,
+}
+
+/// `on-error`: what becomes of an exchange that a filter failed to decide about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It passes, and the failure is noted.
+    Pass,
+}
+
+impl Word for OnError {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("refuse", Self::Refuse), ("pass", Self::Pass)];
 }
 
 /// `when`: to which requests a filter applies.
@@ -114,7 +133,8 @@ impl FilterUse {
             Some(When { path: path? })
         });
         let optional = table.or("optional", false);
-        let observer = table.or("observer", false);
+        let Of(on_error) = table.or("on-error", Of(OnError::default()));
+        let dry_run = table.or("dry-run", false);
         let own = Node {
             at: field.node.at.clone(),
             value: Value::Table(table.rest()),
@@ -132,7 +152,8 @@ impl FilterUse {
             kind,
             when,
             optional,
-            observer,
+            on_error,
+            dry_run,
         })
     }
 }
@@ -146,6 +167,8 @@ pub struct Project {
     pub policies: Vec<String>,
     /// Filters the operator has switched off.
     pub off: Vec<FilterRef>,
+    /// Further policies for some of its tunnels.
+    pub tunnels: Vec<Scope>,
     /// Upgrades granted where no filter speaks about them.
     pub upgrades: Vec<UpgradeKind>,
     /// Whether its tunnels may be open to anybody.
@@ -162,6 +185,7 @@ impl Default for Project {
             name: DEFAULT_PROJECT.to_owned(),
             policies: Vec::new(),
             off: Vec::new(),
+            tunnels: Vec::new(),
             upgrades: vec![UpgradeKind::Websocket, UpgradeKind::Other],
             public_access: PublicAccess::Allowed,
             plan: Plan::default(),
@@ -171,12 +195,18 @@ impl Default for Project {
 }
 
 /// A filter of a policy, written `policy/filter`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FilterRef {
     /// The policy's name.
     pub policy: String,
     /// The filter's name in it.
     pub filter: String,
+}
+
+impl fmt::Display for FilterRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.policy, self.filter)
+    }
 }
 
 /// A kind of protocol upgrade.
@@ -260,23 +290,12 @@ impl Project {
         policies: &BTreeMap<String, Policy>,
         endpoints: &mut BTreeMap<String, Place>,
     ) -> Self {
-        let known: Vec<&str> = policies.keys().map(String::as_str).collect();
-        let mut chosen: Vec<String> = Vec::new();
-        for (field, policy) in texts(&mut table, "policies") {
-            if !policies.contains_key(&policy) {
-                field.wrong(problem::unknown("policy", &policy, &known));
-            } else if chosen.contains(&policy) {
-                field.wrong(format!(
-                    "policy `{policy}` is listed already, remove this one"
-                ));
-            } else {
-                chosen.push(policy);
-            }
-        }
-        let off = texts(&mut table, "off")
+        let chosen = policy_list(&mut table, &[], policies);
+        let off = off_list(&mut table, policies)
             .into_iter()
-            .filter_map(|(field, text)| switched_off(&field, &text, policies))
+            .map(|(_, filter)| filter)
             .collect();
+        let tunnels = scope::read(&mut table, &chosen, policies);
         let upgrades: Option<Vec<Of<UpgradeKind>>> = table.value("upgrades");
         let Of(public_access) = table.or("public-access", Of(PublicAccess::default()));
         let Of(plan) = table.or("plan", Of(Plan::default()));
@@ -297,6 +316,7 @@ impl Project {
             name,
             policies: chosen,
             off,
+            tunnels,
             upgrades: upgrades.map_or(defaults.upgrades, |kinds| {
                 kinds.into_iter().map(|Of(kind)| kind).collect()
             }),
@@ -325,6 +345,46 @@ fn texts<'t>(table: &mut Reader<'t>, key: &'static str) -> Vec<(Field<'t>, Strin
         .filter_map(|item| {
             let text = item.text("a string")?.to_owned();
             Some((item, text))
+        })
+        .collect()
+}
+
+/// The policies listed under `policies`, without those that are wrong; `above` are in force already.
+pub(crate) fn policy_list(
+    table: &mut Reader<'_>,
+    above: &[String],
+    policies: &BTreeMap<String, Policy>,
+) -> Vec<String> {
+    let known: Vec<&str> = policies.keys().map(String::as_str).collect();
+    let mut chosen: Vec<String> = Vec::new();
+    for (field, policy) in texts(table, "policies") {
+        if !policies.contains_key(&policy) {
+            field.wrong(problem::unknown("policy", &policy, &known));
+        } else if chosen.contains(&policy) {
+            field.wrong(format!(
+                "policy `{policy}` is listed already, remove this one"
+            ));
+        } else if above.contains(&policy) {
+            field.wrong(format!(
+                "policy `{policy}` is on every tunnel of the project already, remove this one"
+            ));
+        } else {
+            chosen.push(policy);
+        }
+    }
+    chosen
+}
+
+/// The filters listed under `off`, each with its field, without those that are wrong.
+pub(crate) fn off_list<'t>(
+    table: &mut Reader<'t>,
+    policies: &BTreeMap<String, Policy>,
+) -> Vec<(Field<'t>, FilterRef)> {
+    texts(table, "off")
+        .into_iter()
+        .filter_map(|(field, text)| {
+            let filter = switched_off(&field, &text, policies)?;
+            Some((field, filter))
         })
         .collect()
 }

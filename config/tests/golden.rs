@@ -14,7 +14,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_config::{Config, FilterRef, Invalid, LogLevel, Problem, PublicAccess, UpgradeKind};
+use adit_config::{
+    Config, FilterRef, Invalid, LogLevel, OnError, Problem, PublicAccess, UpgradeKind,
+};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -154,7 +156,12 @@ fn everything_that_can_be_written_is_read() {
     let vet = &edge.filters[2];
     assert_eq!(vet.kind, "vet");
     assert_eq!(vet.when.as_ref().unwrap().path, "/admin/*");
-    assert!(vet.observer && !vet.optional);
+    assert_eq!((vet.on_error, vet.optional), (OnError::Pass, false));
+    let geoip = &edge.filters[1];
+    assert_eq!(
+        (geoip.on_error, geoip.dry_run, vet.dry_run),
+        (OnError::Refuse, true, false)
+    );
     assert_eq!(edge.filters[0].section.origin(), "everything.toml:37:3");
     let problem = vet.section.problem(Some("use"), "wrong").to_string();
     assert_eq!(
@@ -171,6 +178,16 @@ fn everything_that_can_be_written_is_read() {
         filter: "geoip".into(),
     };
     assert_eq!(project.off, [geoip]);
+    let [scope] = &project.tunnels[..] else {
+        panic!("{:?}", project.tunnels)
+    };
+    assert_eq!(
+        scope.tunnels.to_string(),
+        "name shop-*, host *.t.edge.example.com, label tier=public"
+    );
+    assert_eq!(scope.policies, ["shop"]);
+    assert_eq!(scope.off[0].to_string(), "shop/token");
+    assert_eq!(scope.place.to_string(), "everything.toml:48:3");
     assert_eq!(project.upgrades, [UpgradeKind::Websocket]);
     let shop = config.projects.get("shop").unwrap();
     assert_eq!(shop.public_access, PublicAccess::Forbidden);
@@ -184,6 +201,7 @@ fn problems_found_later_stand_at_their_value() {
     for (key, expected) in [
         ("certificates.files.cert", "everything.toml:24:8"),
         ("policy.edge.filters.1.allow", "everything.toml:38:28"),
+        ("policy.edge.filters.1.dry-run", "everything.toml:38:63"),
         ("policy.edge.filters.1.absent", "everything.toml:38:3"),
         ("listen.https", "environment variable ADIT_LISTEN__HTTPS"),
         ("nowhere", "everything.toml:1:1"),
