@@ -11,6 +11,7 @@ use crate::context::{BodyCx, DatagramCx, Direction, StreamCx};
 use crate::exchange::{Exchange, Left};
 use crate::hooks::{RunningDatagram, RunningRequestBody, RunningResponseBody, RunningStream};
 use crate::verdict::{FilterError, Passage, Reason, Reply};
+use crate::weight::{Weighed, Weight};
 
 /// How many bytes the filters of one direction may hold together, in bytes. Enough for a webhook's body; what needs
 /// more is not judged by holding it.
@@ -68,14 +69,20 @@ impl BodyFlow {
         mut trailers: Option<&mut HeaderMap>,
     ) -> Passed {
         let direction = self.0.direction;
-        self.0.pass(exchange, chunk, last, |hook, chunk| {
+        self.0.pass(exchange, chunk, last, |step, chunk| {
+            let dry_run = step.weight.is_dry_run();
+            let mut copy = trailers.as_deref().filter(|_| dry_run).cloned();
+            let trailers = match dry_run {
+                true => copy.as_mut(),
+                false => trailers.as_deref_mut(),
+            };
             let mut cx = BodyCx {
                 direction,
                 last,
-                trailers: trailers.as_deref_mut(),
+                trailers,
                 exchange,
             };
-            match hook {
+            match &mut step.hook {
                 Body::Request(hook) => hook.pass(&mut cx, chunk),
                 Body::Response(hook) => hook.pass(&mut cx, chunk),
             }
@@ -99,8 +106,8 @@ impl StreamFlow {
     /// Sends one piece through the filters.
     pub fn pass(&mut self, exchange: &Exchange, chunk: Bytes, last: bool) -> Passed {
         let direction = self.0.direction;
-        self.0.pass(exchange, chunk, last, |hook, chunk| {
-            hook.pass(
+        self.0.pass(exchange, chunk, last, |step, chunk| {
+            step.hook.pass(
                 &mut StreamCx {
                     direction,
                     last,
@@ -126,8 +133,8 @@ impl DatagramFlow {
     /// by holding, so a filter that wants to hold one has failed.
     pub fn pass(&mut self, exchange: &Exchange, datagram: Bytes) -> Passed {
         let direction = self.0.direction;
-        self.0.pass(exchange, datagram, false, |hook, datagram| {
-            match hook.pass(
+        self.0.pass(exchange, datagram, false, |step, datagram| {
+            match step.hook.pass(
                 &mut DatagramCx {
                     direction,
                     exchange,
@@ -157,7 +164,7 @@ pub(crate) enum Body {
 pub(crate) struct Step<R> {
     pub(crate) at: u8,
     pub(crate) name: Arc<str>,
-    pub(crate) observer: bool,
+    pub(crate) weight: Weight,
     pub(crate) hook: R,
 }
 
@@ -174,7 +181,7 @@ struct Flow<R> {
 struct Running<R> {
     step: Step<R>,
     held: BytesMut,
-    /// An observer that failed: it is not asked again.
+    /// An observer that failed, or a filter on trial that would have refused: it is not asked again.
     lapsed: bool,
 }
 
@@ -202,7 +209,7 @@ impl<R> Flow<R> {
         exchange: &Exchange,
         mut chunk: Bytes,
         last: bool,
-        mut ask: impl FnMut(&mut R, &mut Bytes) -> Result<Passage, FilterError>,
+        mut ask: impl FnMut(&mut Step<R>, &mut Bytes) -> Result<Passage, FilterError>,
     ) -> Passed {
         if let Some(by) = &self.stopped {
             return Passed::Close { by: by.clone() };
@@ -211,15 +218,26 @@ impl<R> Flow<R> {
             if running.lapsed {
                 continue;
             }
-            // `Bytes` clones by reference; only an observer can need the original back.
-            let original = running.step.observer.then(|| chunk.clone());
-            let answer =
-                ask(&mut running.step.hook, &mut chunk).and_then(|passage| match passage {
-                    Passage::Hold if last => Err(FilterError::Trapped {
-                        reason: "held the last piece",
-                    }),
-                    other => Ok(other),
-                });
+            // `Bytes` clones by reference.
+            let original = running.step.weight.may_undo().then(|| chunk.clone());
+            let answer = ask(&mut running.step, &mut chunk).and_then(|passage| match passage {
+                Passage::Hold if last => Err(FilterError::Trapped {
+                    reason: "held the last piece",
+                }),
+                other => Ok(other),
+            });
+            let answer = match running.step.weight.weigh(answer, &running.step.name) {
+                Weighed::Counts(answer) => answer,
+                Weighed::Undone(note) => {
+                    if let Some(note) = note {
+                        exchange.note(note);
+                        running.lapsed = true;
+                    }
+                    chunk = original.unwrap_or(chunk);
+                    running.release(&mut chunk, &mut self.held);
+                    continue;
+                }
+            };
             let stop = match answer {
                 Ok(Passage::Forward) => {
                     running.release(&mut chunk, &mut self.held);
@@ -259,18 +277,9 @@ impl<R> Flow<R> {
                     by: running.step.name.clone(),
                 }),
                 Err(error) => {
-                    let refusal =
-                        Refusal::new(error.reason(), &running.step.name, Some(error.detail()));
-                    match original {
-                        Some(original) => {
-                            exchange.lapse(refusal);
-                            running.lapsed = true;
-                            chunk = original;
-                            running.release(&mut chunk, &mut self.held);
-                            None
-                        }
-                        None => Some(Passed::Refuse(refusal)),
-                    }
+                    let (reason, detail) = (error.reason(), error.detail());
+                    let refusal = Refusal::new(reason, &running.step.name, Some(detail));
+                    Some(Passed::Refuse(refusal))
                 }
             };
             if let Some(stop) = stop {

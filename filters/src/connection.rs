@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::chain::Refusal;
 use crate::facts::{Fact, Facts};
+use crate::weight::Note;
 
 /// The carrier a visitor arrived on.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -113,7 +113,7 @@ pub struct Connection {
     info: Arc<ConnectionInfo>,
     tunnel: Arc<TunnelInfo>,
     facts: Facts,
-    lapses: Vec<Refusal>,
+    notes: Vec<Note>,
 }
 
 impl Connection {
@@ -121,25 +121,25 @@ impl Connection {
     /// chain.
     #[must_use]
     pub fn new(info: Arc<ConnectionInfo>, tunnel: Arc<TunnelInfo>, facts: Facts) -> Self {
-        Self::with_lapses(info, tunnel, facts, Vec::new())
+        Self::with_notes(info, tunnel, facts, Vec::new())
     }
 
-    pub(crate) fn with_lapses(
+    pub(crate) fn with_notes(
         info: Arc<ConnectionInfo>,
         tunnel: Arc<TunnelInfo>,
         facts: Facts,
-        lapses: Vec<Refusal>,
+        notes: Vec<Note>,
     ) -> Self {
         Self {
             info,
             tunnel,
             facts,
-            lapses,
+            notes,
         }
     }
 
-    pub(crate) fn lapses(&self) -> &[Refusal] {
-        &self.lapses
+    pub(crate) fn notes(&self) -> &[Note] {
+        &self.notes
     }
 
     /// What was fixed before any filter.

@@ -10,6 +10,7 @@ use crate::chain::Refusal;
 use crate::connection::Connection;
 use crate::context::Direction;
 use crate::facts::{Established, Fact, Facts};
+use crate::weight::Note;
 
 /// Key to one filter instance's own cell in every [`Exchange`]; taken from [`Env::slot`](crate::Env::slot).
 pub struct Slot<T> {
@@ -53,7 +54,7 @@ pub struct Exchange {
     /// in than the filter that answered itself.
     pub(crate) inward: AtomicU8,
     left: Mutex<Vec<Left>>,
-    lapses: Mutex<Vec<Refusal>>,
+    notes: Mutex<Vec<Note>>,
 }
 
 /// A byte hook's state after its direction ended, for the log.
@@ -73,7 +74,7 @@ impl Exchange {
             // A flow without a request phase has been let in by everyone who was asked: the connect hooks.
             inward: AtomicU8::new(filters),
             left: Mutex::default(),
-            lapses: Mutex::default(),
+            notes: Mutex::default(),
         }
     }
 
@@ -129,14 +130,33 @@ impl Exchange {
     /// Observers that failed and were passed over, on the connection and on this exchange.
     #[must_use]
     pub fn lapses(&self) -> Vec<Refusal> {
-        let mut lapses = self.connection.lapses().to_vec();
-        lapses.extend_from_slice(&lock(&self.lapses));
-        lapses
+        self.noted(|note| match note {
+            Note::Lapse(refusal) => Some(refusal.clone()),
+            Note::DryRun(_) => None,
+        })
     }
 
-    pub(crate) fn lapse(&self, refusal: Refusal) {
-        report_lapse(&refusal);
-        lock(&self.lapses).push(refusal);
+    /// What filters on trial would have refused, of the connection and of this exchange.
+    #[must_use]
+    pub fn dry_refusals(&self) -> Vec<Refusal> {
+        self.noted(|note| match note {
+            Note::DryRun(refusal) => Some(refusal.clone()),
+            Note::Lapse(_) => None,
+        })
+    }
+
+    fn noted(&self, of: impl Fn(&Note) -> Option<Refusal>) -> Vec<Refusal> {
+        let own = lock(&self.notes);
+        self.connection
+            .notes()
+            .iter()
+            .chain(own.iter())
+            .filter_map(of)
+            .collect()
+    }
+
+    pub(crate) fn note(&self, note: Note) {
+        lock(&self.notes).push(note);
     }
 
     pub(crate) fn leave(&self, left: Left) {
@@ -193,30 +213,6 @@ impl Skipped {
         self.0
             .get(usize::from(at / 64))
             .is_some_and(|word| word & (1 << (at % 64)) != 0)
-    }
-}
-
-/// Tells the operator that an observer failed. It may do so for every request: the first time, and each time the
-/// number of failures has doubled, is a warning.
-pub(crate) fn report_lapse(refusal: &Refusal) {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let total = COUNT.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-    let filter = refusal.by.as_deref().unwrap_or_default();
-    let detail = refusal.detail.as_deref().unwrap_or_default();
-    if total.is_power_of_two() {
-        tracing::warn!(
-            filter,
-            detail,
-            total,
-            "an observer could not decide and was passed over"
-        );
-    } else {
-        tracing::debug!(
-            filter,
-            detail,
-            total,
-            "an observer could not decide and was passed over"
-        );
     }
 }
 

@@ -18,6 +18,7 @@ mod outcome;
 mod registry;
 mod stage;
 mod verdict;
+mod weight;
 mod when;
 
 pub use carry::{BODY_HOLD_MAX, BodyFlow, DatagramFlow, Passed, StreamFlow};
@@ -43,4 +44,5 @@ pub use stage::Stage;
 pub use verdict::{
     Admission, FilterError, Passage, Reason, Redirect, Reply, Revision, Upgrade, Verdict,
 };
+pub use weight::Said;
 pub use when::{PathPattern, PatternError, When, is_ambiguous_path};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainRow, Gate, Link, Placed};
 use crate::carry::BODY_HOLD_MAX;
 use crate::stage::Stage;
+use crate::weight::Weight;
 use crate::when::When;
 
 /// Why filters cannot form a chain.
@@ -175,7 +176,9 @@ fn check_facts(filters: &[Placed]) -> Result<(), ChainError> {
 }
 
 fn check_deferred(filters: &[Placed]) -> Result<(), ChainError> {
-    for (at, placed) in filters.iter().enumerate() {
+    // A filter on trial leaves nothing to others: it lets everything pass.
+    let enforced = filters.iter().enumerate().filter(|(_, one)| !one.dry_run);
+    for (at, placed) in enforced {
         for &fact in &placed.hooks.defers {
             let mut later = filters.iter().skip(at + 1);
             if !later.any(|other| other.hooks.gives.contains(&fact) && always_before(other, placed))
@@ -191,9 +194,11 @@ fn check_deferred(filters: &[Placed]) -> Result<(), ChainError> {
     Ok(())
 }
 
-/// An observer may fail and still be passed over; a conditional filter gives only where its condition holds.
+/// An observer may fail and still be passed over, a filter on trial gives nothing; a conditional filter gives only where its condition holds.
 fn always_before(giver: &Placed, needer: &Placed) -> bool {
-    !giver.observer && (is_unconditional(&giver.when) || giver.when == needer.when)
+    !giver.observer
+        && !giver.dry_run
+        && (is_unconditional(&giver.when) || giver.when == needer.when)
 }
 
 fn is_unconditional(when: &Option<When>) -> bool {
@@ -231,7 +236,9 @@ fn check_alone(placed: &Placed, slots: &mut usize, hold: &mut usize) -> Result<(
                 wanted,
             });
         }
-        *hold = wanted.max(*hold);
+        if !placed.dry_run {
+            *hold = wanted.max(*hold);
+        }
     }
     Ok(())
 }
@@ -247,12 +254,14 @@ fn lists(filters: Vec<Placed>) -> Chain {
             name,
             hooks,
             observer,
+            dry_run,
             when,
             origin,
             optional,
         } = placed;
         let when = when.filter(|when| *when != When::default());
-        conditional |= when.is_some();
+        conditional |= when.is_some() && !dry_run;
+        let weight = Weight::new(observer, dry_run);
         rows.push(ChainRow {
             name: name.clone(),
             stage: hooks.stage,
@@ -261,10 +270,11 @@ fn lists(filters: Vec<Placed>) -> Chain {
             when: when.as_ref().map(ToString::to_string),
             optional,
             observer,
+            dry_run,
         });
         macro_rules! link {
             ($($list:ident),*) => {
-                $($list.extend(hooks.$list.map(|hook| Link { at, name: name.clone(), observer, hook }));)*
+                $($list.extend(hooks.$list.map(|hook| Link { at, name: name.clone(), weight: weight.clone(), hook }));)*
             };
         }
         link!(
@@ -280,7 +290,7 @@ fn lists(filters: Vec<Placed>) -> Chain {
             request.push(Gate {
                 at,
                 name,
-                observer,
+                weight,
                 when,
                 hook: hooks.request,
             });

@@ -11,7 +11,9 @@ impl Chain {
     pub fn request_body(&self, exchange: &Exchange) -> Option<BodyFlow> {
         let mut hold = 0;
         let steps = steps(&self.request_body, exchange, |link| {
-            hold = link.hook.holds().max(hold);
+            if !link.weight.is_dry_run() {
+                hold = link.hook.holds().max(hold);
+            }
             Body::Request(link.hook.clone().begin(exchange))
         })?;
         Some(BodyFlow::new(Direction::ToAgent, steps, hold))
@@ -63,7 +65,7 @@ fn steps<H: ?Sized, R>(
         .map(|link| Step {
             at: link.at,
             name: link.name.clone(),
-            observer: link.observer,
+            weight: link.weight.clone(),
             hook: begin(link),
         })
         .collect();

@@ -15,6 +15,7 @@ use crate::hooks::{
 };
 use crate::stage::Stage;
 use crate::verdict::{Reason, Redirect, Reply};
+use crate::weight::Weight;
 use crate::when::When;
 
 pub use compile::ChainError;
@@ -34,6 +35,8 @@ pub struct Placed {
     pub hooks: Hooks,
     /// Its failure to decide is logged and passed over.
     pub observer: bool,
+    /// It is on trial: what it does is undone, and what it would have refused is logged and passes.
+    pub dry_run: bool,
     /// When it takes part.
     pub when: Option<When>,
     /// The line that put it there.
@@ -50,6 +53,7 @@ impl Placed {
             name: name.into(),
             hooks,
             observer: false,
+            dry_run: false,
             when: None,
             origin: String::new(),
             optional: false,
@@ -80,14 +84,14 @@ pub struct Chain {
 struct Link<H: ?Sized> {
     at: u8,
     name: Arc<str>,
-    observer: bool,
+    weight: Weight,
     hook: Arc<H>,
 }
 
 struct Gate {
     at: u8,
     name: Arc<str>,
-    observer: bool,
+    weight: Weight,
     when: Option<When>,
     hook: Option<Arc<dyn DynOnRequest>>,
 }
@@ -109,6 +113,8 @@ pub struct ChainRow {
     pub optional: bool,
     /// Its failure to decide is passed over.
     pub observer: bool,
+    /// It is on trial: it changes and refuses nothing.
+    pub dry_run: bool,
 }
 
 /// Why, and by whom.

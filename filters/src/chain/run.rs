@@ -7,11 +7,12 @@ use http::{request, response};
 use super::{Chain, Connected, Decision, Gate, Refusal, Revised};
 use crate::connection::{Connection, ConnectionInfo, TunnelInfo};
 use crate::context::{ConnectCx, LogCx, RequestCx, ResponseCx};
-use crate::exchange::{Exchange, report_lapse};
+use crate::exchange::Exchange;
 use crate::facts::Facts;
 use crate::hooks::DynOnRequest;
 use crate::outcome::Outcome;
 use crate::verdict::{Admission, FilterError, Reason, Reply, Revision, Upgrade, Verdict};
+use crate::weight::Weighed;
 use crate::when::is_ambiguous_path;
 
 impl Chain {
@@ -19,7 +20,7 @@ impl Chain {
     /// connection reaches another tunnel.
     pub async fn connect(&self, info: Arc<ConnectionInfo>, tunnel: Arc<TunnelInfo>) -> Connected {
         let mut facts = Facts::default();
-        let mut lapses = Vec::new();
+        let mut notes = Vec::new();
         for link in &self.connect {
             let known = facts.len();
             let mut cx = ConnectCx {
@@ -27,7 +28,16 @@ impl Chain {
                 tunnel: &tunnel,
                 facts: &mut facts,
             };
-            match link.hook.call(&mut cx).await {
+            let answer = link.hook.call(&mut cx).await;
+            let answer = match link.weight.weigh(answer, &link.name) {
+                Weighed::Counts(answer) => answer,
+                Weighed::Undone(note) => {
+                    notes.extend(note);
+                    facts.truncate(known);
+                    continue;
+                }
+            };
+            match answer {
                 Ok(Admission::Admit) => {}
                 Ok(Admission::Refuse(reason)) => {
                     return Connected::Refused(Refusal::new(reason, &link.name, None));
@@ -41,18 +51,10 @@ impl Chain {
                         by: link.name.clone(),
                     };
                 }
-                Err(error) if link.observer => {
-                    let lapse = failure(&error, &link.name);
-                    report_lapse(&lapse);
-                    lapses.push(lapse);
-                    facts.truncate(known);
-                }
                 Err(error) => return Connected::Refused(failure(&error, &link.name)),
             }
         }
-        Connected::Admitted(Arc::new(Connection::with_lapses(
-            info, tunnel, facts, lapses,
-        )))
+        Connected::Admitted(Arc::new(Connection::with_notes(info, tunnel, facts, notes)))
     }
 
     /// A new exchange on an admitted connection.
@@ -103,8 +105,8 @@ impl Chain {
             }
             let Some(hook) = &gate.hook else { continue };
             exchange.set_inward(gate.at);
-            let verdict = if gate.observer {
-                observe(gate, &**hook, head, exchange, asked).await
+            let verdict = if gate.weight.may_undo() {
+                undoable(gate, &**hook, head, exchange, asked).await
             } else {
                 hook.call(&mut RequestCx {
                     head,
@@ -156,7 +158,9 @@ impl Chain {
         self.request
             .iter()
             .find(|gate| {
-                exchange.skips(gate.at) && gate.when.as_ref().is_some_and(|when| when.matches(path))
+                exchange.skips(gate.at)
+                    && !gate.weight.is_dry_run()
+                    && gate.when.as_ref().is_some_and(|when| when.matches(path))
             })
             .map(|gate| {
                 let detail =
@@ -175,9 +179,19 @@ impl Chain {
             .iter()
             .filter(|link| link.at < inward && !exchange.skips(link.at))
         {
-            // An observer's half-made changes are undone when it fails.
-            let original = link.observer.then(|| head.clone());
-            match link.hook.call(&mut ResponseCx { head, exchange }).await {
+            let original = link.weight.may_undo().then(|| head.clone());
+            let answer = link.hook.call(&mut ResponseCx { head, exchange }).await;
+            let answer = match link.weight.weigh(answer, &link.name) {
+                Weighed::Counts(answer) => answer,
+                Weighed::Undone(note) => {
+                    if let Some(original) = original {
+                        *head = original;
+                    }
+                    note.into_iter().for_each(|note| exchange.note(note));
+                    continue;
+                }
+            };
+            match answer {
                 Ok(Revision::Keep) => {}
                 Ok(Revision::Replace(reply)) => {
                     head.status = reply.status;
@@ -187,16 +201,10 @@ impl Chain {
                     replaced = Some(reply);
                 }
                 Ok(Revision::Close) => return Revised::Close,
-                Err(error) => match original {
-                    Some(original) => {
-                        exchange.lapse(failure(&error, &link.name));
-                        *head = original;
-                    }
-                    None => {
-                        exchange.set_inward(link.at);
-                        return Revised::Refuse(failure(&error, &link.name));
-                    }
-                },
+                Err(error) => {
+                    exchange.set_inward(link.at);
+                    return Revised::Refuse(failure(&error, &link.name));
+                }
             }
         }
         match replaced {
@@ -226,8 +234,8 @@ impl Chain {
     }
 }
 
-/// Asks an observer. Its failure is noted, undone and passed over.
-async fn observe(
+/// Asks a filter whose word may not count. What it did is undone then.
+async fn undoable(
     gate: &Gate,
     hook: &dyn DynOnRequest,
     head: &mut request::Parts,
@@ -243,12 +251,15 @@ async fn observe(
             upgrade: asked,
         })
         .await;
-    Ok(verdict.unwrap_or_else(|error| {
-        *head = original;
-        exchange.facts_mut().truncate(known);
-        exchange.lapse(failure(&error, &gate.name));
-        Verdict::Continue
-    }))
+    match gate.weight.weigh(verdict, &gate.name) {
+        Weighed::Counts(verdict) => verdict,
+        Weighed::Undone(note) => {
+            *head = original;
+            exchange.facts_mut().truncate(known);
+            note.into_iter().for_each(|note| exchange.note(note));
+            Ok(Verdict::Continue)
+        }
+    }
 }
 
 fn failure(error: &FilterError, by: &Arc<str>) -> Refusal {

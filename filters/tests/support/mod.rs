@@ -47,6 +47,11 @@ impl Probe {
             .log(this)
     }
 
+    /// Takes part where a condition can limit it.
+    pub(crate) fn response_only(self) -> Hooks {
+        Hooks::new().response(Arc::new(self))
+    }
+
     fn note(&self, what: &str) {
         self.seen
             .lock()
@@ -89,6 +94,13 @@ pub(crate) fn placed(name: &'static str, hooks: Hooks) -> Placed {
 pub(crate) fn observer(placed: Placed) -> Placed {
     Placed {
         observer: true,
+        ..placed
+    }
+}
+
+pub(crate) fn dry_run(placed: Placed) -> Placed {
+    Placed {
+        dry_run: true,
         ..placed
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use adit_config::{Config, FilterUse, Invalid, Policy, Problem, Project, Section, UpgradeKind};
+use adit_config::{
+    Config, FilterUse, Invalid, OnError, Policy, Problem, Project, Section, UpgradeKind,
+};
 use adit_filters::{ChainError, Filter, Hooks, PathPattern, Placed, Registry, When};
 use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
 use adit_plugins::upgrade::other::OtherUpgrade;
@@ -157,7 +159,8 @@ fn build_filter(
         section: section.clone(),
         allowed,
         placed: Placed {
-            observer: filter.observer,
+            observer: filter.on_error == OnError::Pass,
+            dry_run: filter.dry_run,
             when,
             origin: section.origin(),
             optional: filter.optional,

@@ -10,7 +10,11 @@ pub fn explain(chain: &Chain) -> String {
     let mut rows = vec![["#", "stage", "filter", "phases", "when", "from"].map(str::to_owned)];
     for (number, row) in (1..).zip(chain.rows()) {
         let mut name = row.name.to_string();
-        for (marked, mark) in [(row.optional, " (optional)"), (row.observer, " (observer)")] {
+        for (marked, mark) in [
+            (row.optional, " (optional)"),
+            (row.observer, " (on-error pass)"),
+            (row.dry_run, " (dry-run)"),
+        ] {
             if marked {
                 name.push_str(mark);
             }
