@@ -6,6 +6,7 @@
 
 mod build;
 mod explain;
+mod project;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +22,11 @@ use crate::env::Load;
 use crate::properties::{Effective, NEEDS_PROOF, Protocol};
 
 pub use explain::explain;
+use project::ProjectRules;
 
 /// The policies of one load of the configuration, built. When it goes, so do its filters' jobs.
 pub struct Policies {
-    projects: BTreeMap<String, ProjectChain>,
+    projects: BTreeMap<String, ProjectRules>,
     /// What tunnels add by themselves.
     own: TunnelFilters,
     load: Load,
@@ -38,10 +40,10 @@ struct TunnelFilters {
     token_or_next: Option<Hooks>,
 }
 
-/// What every tunnel of a project is under.
+/// What the operator puts before a tunnel.
 struct ProjectChain {
     public_access: PublicAccess,
-    /// In the order of policies as listed and filters as written.
+    /// In the order of policies as listed and filters as written, the project's before those of scopes.
     filters: Vec<Placed>,
     /// Grants upgrades, on HTTP tunnels only.
     upgrades: Vec<Placed>,
@@ -109,13 +111,14 @@ impl Policies {
         tunnel: &TunnelInfo,
         asked: &Effective,
     ) -> Result<Arc<Chain>, AssembleError> {
-        let project = self
+        let rules = self
             .projects
             .get(&tunnel.project)
             .ok_or_else(|| AssembleError::UnknownProject(tunnel.project.clone()))?;
         if !asked.publish {
             return Ok(Arc::new(Chain::empty()));
         }
+        let project = rules.before(tunnel);
         project.permits(asked)?;
         let mut filters = project.filters.clone();
         if asked.protocol == Some(Protocol::Http) {
@@ -123,7 +126,7 @@ impl Policies {
         } else if let Some(judge) = filters.iter().find(|placed| judges_requests(placed)) {
             return Err(AssembleError::Unenforceable(judge.name.clone()));
         }
-        filters.extend(self.tunnel_filters(project, asked)?);
+        filters.extend(self.tunnel_filters(&project, asked)?);
         Ok(Arc::new(compile(filters)?))
     }
 
@@ -211,9 +214,11 @@ fn from_tunnel(kind: &str, property: &str, hooks: Hooks) -> Placed {
     }
 }
 
-/// Filters that only grant upgrades or write logs have nothing to judge on other protocols, and nothing is lost.
+/// Filters that only grant upgrades or write logs have nothing to judge on other protocols, and nothing is lost; those
+/// on trial judge nothing anywhere.
 fn judges_requests(placed: &Placed) -> bool {
-    placed.hooks.stage() < Stage::Upgrade
+    !placed.dry_run
+        && placed.hooks.stage() < Stage::Upgrade
         && placed
             .hooks
             .phases()

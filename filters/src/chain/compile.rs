@@ -93,6 +93,22 @@ pub enum ChainError {
     },
 }
 
+impl ChainError {
+    /// The filter it is about, with its line; none if it is about all of them together.
+    #[must_use]
+    pub fn filter(&self) -> Option<(&Arc<str>, &str)> {
+        match self {
+            Self::TooManyFilters { .. } => None,
+            Self::Conditional { name, origin }
+            | Self::Deferred { name, origin, .. }
+            | Self::HoldsTooMuch { name, origin, .. }
+            | Self::Misplaced { name, origin, .. }
+            | Self::TooManySlots { name, origin, .. }
+            | Self::Unmet { name, origin, .. } => Some((name, origin)),
+        }
+    }
+}
+
 fn unmet(late: &Option<(Arc<str>, String)>) -> String {
     match late {
         Some((name, origin)) => {

@@ -1,27 +1,17 @@
 //! Policies as configured → filters, with every problem found.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use adit_config::{
-    Config, FilterUse, Invalid, OnError, Policy, Problem, Project, Section, UpgradeKind,
+    Config, FilterRef, FilterUse, Invalid, OnError, Policy, Problem, Project, Section,
 };
-use adit_filters::{ChainError, Filter, Hooks, PathPattern, Placed, Registry, When};
-use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
-use adit_plugins::upgrade::other::OtherUpgrade;
-use adit_plugins::upgrade::websocket::WebSocket;
+use adit_filters::{Filter, PathPattern, Placed, Registry, When};
+use adit_plugins::network::trusted_ips::{self, TrustedIps};
 
+use super::project::{Built, Listed, ProjectRules};
 use super::{Policies, ProjectChain, TunnelFilters, compile};
 use crate::env::Load;
-
-/// A filter of a policy, built.
-struct Built {
-    /// Its name in the policy.
-    name: String,
-    kind: String,
-    section: Section,
-    placed: Placed,
-    allowed: Option<Vec<Network>>,
-}
 
 impl Policies {
     /// Builds every filter of every policy, and tries every project's chain.
@@ -53,27 +43,24 @@ impl Policies {
         load: Load,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut policies: BTreeMap<&str, Vec<Built>> = BTreeMap::new();
+        let mut policies: BTreeMap<&str, Arc<[Built]>> = BTreeMap::new();
         for (name, policy) in written {
-            policies.insert(name, build_policy(policy, registry, &load, &mut problems));
+            let filters = build_policy(policy, registry, &load, &mut problems);
+            policies.insert(name, filters.into());
         }
         let mut projects = BTreeMap::new();
         for (name, project) in spaces {
-            let filters = in_force(project, &policies);
-            let chain = ProjectChain {
-                public_access: project.public_access,
-                filters: filters.iter().map(|built| built.placed.clone()).collect(),
-                upgrades: upgrades(project, &policies),
-                allowed: filters
-                    .iter()
-                    .filter_map(|built| built.allowed.clone())
-                    .collect(),
-            };
+            let rules = ProjectRules::new(project, |policy| policies.get(policy).cloned());
             // With a problem in a policy its project's chain may lack what another filter needs.
             if whole && problems.is_empty() {
-                problems.extend(try_chain(&chain, &filters));
+                problems.extend(
+                    rules
+                        .cases()
+                        .iter()
+                        .filter_map(|case| try_chain(&rules, case)),
+                );
             }
-            projects.insert(name.clone(), chain);
+            projects.insert(name.clone(), rules);
         }
         if !problems.is_empty() {
             problems.sort_by(|one, other| one.place().cmp(other.place()));
@@ -154,7 +141,10 @@ fn build_filter(
         .then(|| section.deserialize::<trusted_ips::Config>().ok()?.allow)
         .flatten();
     Ok(Built {
-        name: name.clone(),
+        at: FilterRef {
+            policy: policy.to_owned(),
+            filter: name.clone(),
+        },
         kind: kind.clone(),
         section: section.clone(),
         allowed,
@@ -169,85 +159,25 @@ fn build_filter(
     })
 }
 
-/// The filters of a project's policies that are not switched off.
-fn in_force<'a>(project: &Project, policies: &'a BTreeMap<&str, Vec<Built>>) -> Vec<&'a Built> {
-    let mut filters = Vec::new();
-    for policy in &project.policies {
-        for built in policies.get(policy.as_str()).into_iter().flatten() {
-            let off = project
-                .off
-                .iter()
-                .any(|off| off.policy == *policy && off.filter == built.name);
-            // Configuration refuses to switch off what is not optional; nothing rests on that here.
-            if !(off && built.placed.optional) {
-                filters.push(built);
-            }
-        }
-    }
-    filters
-}
-
-/// What grants upgrades where no policy of the project speaks about them. A filter that is switched off has spoken:
-/// the default in its place would grant more than it did.
-fn upgrades(project: &Project, policies: &BTreeMap<&str, Vec<Built>>) -> Vec<Placed> {
-    let names = |kind: &str| {
-        let mut filters = project
-            .policies
-            .iter()
-            .filter_map(|policy| policies.get(policy.as_str()))
-            .flatten();
-        filters.any(|built| built.kind == kind)
-    };
-    let mut granted = Vec::new();
-    for kind in &project.upgrades {
-        let (name, hooks): (&str, Hooks) = match kind {
-            UpgradeKind::Websocket => (
-                WebSocket::NAME,
-                std::sync::Arc::new(WebSocket::any()).hooks(),
-            ),
-            UpgradeKind::Other => (
-                OtherUpgrade::NAME,
-                std::sync::Arc::new(OtherUpgrade::any()).hooks(),
-            ),
-        };
-        if !names(name) {
-            let origin = format!("`upgrades` of project `{}`", project.name);
-            granted.push(Placed {
-                origin,
-                ..Placed::new(format!("project/{name}"), hooks)
-            });
-        }
-    }
-    granted
-}
-
-/// Whether the project's own filters work together, on an HTTP tunnel that adds none.
-fn try_chain(chain: &ProjectChain, filters: &[&Built]) -> Option<Problem> {
-    let all = chain
-        .filters
+/// Whether the operator's own filters work together, on an HTTP tunnel that adds none.
+fn try_chain(rules: &ProjectRules, listed: &[Listed<'_>]) -> Option<Problem> {
+    let ProjectChain {
+        mut filters,
+        upgrades,
+        ..
+    } = rules.chain(listed);
+    filters.extend(upgrades);
+    let error = compile(filters).err()?;
+    let blamed = error.filter();
+    let at = listed
         .iter()
-        .chain(&chain.upgrades)
-        .cloned()
-        .collect();
-    let error = compile(all).err()?;
-    let origin = match &error {
-        ChainError::Conditional { origin, .. }
-        | ChainError::Deferred { origin, .. }
-        | ChainError::HoldsTooMuch { origin, .. }
-        | ChainError::Misplaced { origin, .. }
-        | ChainError::TooManySlots { origin, .. }
-        | ChainError::Unmet { origin, .. } => Some(origin.as_str()),
-        _ => None,
-    };
-    let at = filters
-        .iter()
-        .find(|built| origin == Some(built.placed.origin.as_str()))
-        .or(filters.last())?;
+        .find(|listed| blamed.is_some_and(|(name, _)| *listed.built.placed.name == **name))
+        .or(listed.last())?;
     let text = error.to_string();
-    let message = origin
-        .and_then(|origin| text.strip_prefix(origin)?.strip_prefix(": "))
+    let message = blamed
+        .and_then(|(_, origin)| text.strip_prefix(origin)?.strip_prefix(": "))
         .unwrap_or(&text);
-    Some(at.section.problem(None, message))
+    Some(at.built.section.problem(None, message))
 }
 
 impl TunnelFilters {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod load;
+mod scopes;
 
 use std::net::SocketAddr;
 

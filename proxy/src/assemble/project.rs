@@ -1,0 +1,177 @@
+//! Which filters the operator puts before a tunnel: those of its project, and of the scopes it is in.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use adit_config::{FilterRef, Project, PublicAccess, Section, TunnelMatch, UpgradeKind};
+use adit_filters::{Filter, Hooks, Placed, TunnelInfo};
+use adit_plugins::network::trusted_ips::Network;
+use adit_plugins::upgrade::other::OtherUpgrade;
+use adit_plugins::upgrade::websocket::WebSocket;
+
+use super::ProjectChain;
+
+/// A filter of a policy, built.
+pub(super) struct Built {
+    pub(super) at: FilterRef,
+    pub(super) kind: String,
+    pub(super) section: Section,
+    pub(super) placed: Placed,
+    /// What it admits, if it is a list of addresses.
+    pub(super) allowed: Option<Vec<Network>>,
+}
+
+/// A project as configured, with the filters of its policies.
+pub(super) struct ProjectRules {
+    name: String,
+    public_access: PublicAccess,
+    upgrades: Vec<UpgradeKind>,
+    policies: Vec<Arc<[Built]>>,
+    off: BTreeSet<FilterRef>,
+    scopes: Vec<ScopeRules>,
+}
+
+/// Further policies for tunnels that match.
+struct ScopeRules {
+    tunnels: TunnelMatch,
+    policies: Vec<Arc<[Built]>>,
+    off: BTreeSet<FilterRef>,
+    origin: String,
+}
+
+/// A filter that stands before a tunnel, unless it is off.
+pub(super) struct Listed<'a> {
+    pub(super) built: &'a Built,
+    /// The first scope that brings it, if it is not on every tunnel of the project.
+    pub(super) scope: Option<&'a str>,
+    pub(super) is_off: bool,
+}
+
+impl ProjectRules {
+    /// The rules of a project whose policies `filters` gives by name.
+    pub(super) fn new(project: &Project, filters: impl Fn(&str) -> Option<Arc<[Built]>>) -> Self {
+        let all = |names: &[String]| names.iter().filter_map(|name| filters(name)).collect();
+        let scopes = project.tunnels.iter().map(|scope| ScopeRules {
+            tunnels: scope.tunnels.clone(),
+            policies: all(&scope.policies),
+            off: scope.off.iter().cloned().collect(),
+            origin: scope.place.to_string(),
+        });
+        Self {
+            name: project.name.clone(),
+            public_access: project.public_access,
+            upgrades: project.upgrades.clone(),
+            policies: all(&project.policies),
+            off: project.off.iter().cloned().collect(),
+            scopes: scopes.collect(),
+        }
+    }
+
+    /// What stands before this tunnel.
+    pub(super) fn before(&self, tunnel: &TunnelInfo) -> ProjectChain {
+        self.chain(&self.listed(|scope| scope.matches(tunnel)))
+    }
+
+    /// What can stand before a tunnel: without any scope, in each alone, and in all of them.
+    pub(super) fn cases(&self) -> Vec<Vec<Listed<'_>>> {
+        let mut cases = vec![self.listed(|_| false)];
+        for alone in &self.scopes {
+            cases.push(self.listed(|scope| std::ptr::eq(scope, alone)));
+        }
+        if self.scopes.len() > 1 {
+            cases.push(self.listed(|_| true));
+        }
+        cases
+    }
+
+    /// The filters of the project's policies and of the scopes that `hold`, in order.
+    fn listed(&self, hold: impl Fn(&ScopeRules) -> bool) -> Vec<Listed<'_>> {
+        let mut listed: Vec<Listed<'_>> = Vec::new();
+        let project = self.policies.iter().flat_map(|policy| policy.iter());
+        listed.extend(project.map(|built| Listed {
+            built,
+            scope: None,
+            is_off: self.is_off(built),
+        }));
+        for scope in self.scopes.iter().filter(|scope| hold(scope)) {
+            for built in scope.policies.iter().flat_map(|policy| policy.iter()) {
+                let is_off = self.is_off(built) || is_in(&scope.off, built);
+                match listed.iter_mut().find(|listed| listed.built.at == built.at) {
+                    // Two scopes bring the same policy: it is off only where both agree.
+                    Some(earlier) => earlier.is_off &= is_off,
+                    None => listed.push(Listed {
+                        built,
+                        scope: Some(&scope.origin),
+                        is_off,
+                    }),
+                }
+            }
+        }
+        listed
+    }
+
+    fn is_off(&self, built: &Built) -> bool {
+        is_in(&self.off, built)
+    }
+
+    /// The chain of these, without what a tunnel adds.
+    pub(super) fn chain(&self, listed: &[Listed<'_>]) -> ProjectChain {
+        let in_force = || listed.iter().filter(|listed| !listed.is_off);
+        let enforced = in_force().filter(|listed| !listed.built.placed.dry_run);
+        ProjectChain {
+            public_access: self.public_access,
+            filters: in_force().map(Listed::placed).collect(),
+            upgrades: self.granted(listed),
+            allowed: enforced
+                .filter_map(|listed| listed.built.allowed.clone())
+                .collect(),
+        }
+    }
+
+    /// What grants upgrades where no filter listed speaks about them. A filter that is switched off has spoken: the
+    /// default in its place would grant more than it did. One on trial has not: it is to change nothing.
+    fn granted(&self, listed: &[Listed<'_>]) -> Vec<Placed> {
+        let spoken = |kind: &str| {
+            let mut filters = listed.iter().map(|listed| listed.built);
+            filters.any(|built| built.kind == kind && !built.placed.dry_run)
+        };
+        let mut granted = Vec::new();
+        for kind in &self.upgrades {
+            let (name, hooks): (&str, Hooks) = match kind {
+                UpgradeKind::Websocket => (WebSocket::NAME, Arc::new(WebSocket::any()).hooks()),
+                UpgradeKind::Other => (OtherUpgrade::NAME, Arc::new(OtherUpgrade::any()).hooks()),
+            };
+            if !spoken(name) {
+                let origin = format!("`upgrades` of project `{}`", self.name);
+                granted.push(Placed {
+                    origin,
+                    ..Placed::new(format!("project/{name}"), hooks)
+                });
+            }
+        }
+        granted
+    }
+}
+
+impl ScopeRules {
+    fn matches(&self, tunnel: &TunnelInfo) -> bool {
+        let (name, host) = (tunnel.name.as_deref(), tunnel.hostname.as_deref());
+        self.tunnels.matches(name, host, &tunnel.labels)
+    }
+}
+
+impl Listed<'_> {
+    fn placed(&self) -> Placed {
+        let mut placed = self.built.placed.clone();
+        if let Some(scope) = self.scope {
+            placed.origin = format!("{}, for the tunnels at {scope}", placed.origin);
+        }
+        placed
+    }
+}
+
+/// Whether `off` names a filter that may be off. Configuration refuses to switch off what is not optional; nothing
+/// rests on that here.
+fn is_in(off: &BTreeSet<FilterRef>, built: &Built) -> bool {
+    built.placed.optional && off.contains(&built.at)
+}
