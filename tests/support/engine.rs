@@ -29,9 +29,13 @@ pub struct TestEngine {
 }
 
 impl TestEngine {
-    /// Starts an engine; `more` is TOML after the tables every test has.
+    /// Starts an engine; `more` is TOML after the tables every test has, which end in `[auth]`.
     pub async fn start(more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), more).await
+    }
+
+    /// The same, in a folder that holds what `more` names.
+    pub async fn start_in(folder: tempfile::TempDir, more: &str) -> Self {
         certificates(folder.path(), ENGINE_HOST);
         fs::write(
             folder.path().join("engine.toml"),
@@ -67,13 +71,18 @@ impl TestEngine {
 
     /// An agent of a user that may do everything.
     pub async fn client(&self) -> Client {
+        let token = self.token(&Claims::default());
+        self.client_with(token).await.unwrap()
+    }
+
+    /// An agent with this token, if it is let in.
+    pub async fn client_with(&self, token: String) -> Result<Client, adit_agent::Error> {
         Client::builder()
             .engine(format!("{ENGINE_HOST}:{}", self.port()))
             .ca_file(self.folder.path().join("ca.pem"))
-            .token(self.token(&Claims::default()))
+            .token(token)
             .connect()
             .await
-            .unwrap()
     }
 
     /// An agent in the project that `endpoint` leads to.
