@@ -1,5 +1,7 @@
 //! What each hook is given.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 
 use crate::connection::{ConnectionInfo, TunnelInfo};
@@ -87,7 +89,7 @@ pub struct LogCx<'a> {
     /// The exchange.
     pub exchange: &'a Exchange,
     /// What came of it.
-    pub outcome: &'a Outcome,
+    pub outcome: &'a Arc<Outcome>,
     pub(crate) at: u8,
     pub(crate) left: &'a [Left],
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderName;
 
 use crate::context::{BodyCx, ConnectCx, DatagramCx, LogCx, RequestCx, ResponseCx, StreamCx};
 use crate::exchange::Exchange;
@@ -157,6 +158,7 @@ pub struct Hooks {
     pub(crate) gives: Vec<&'static str>,
     pub(crate) defers: Vec<&'static str>,
     pub(crate) slots: usize,
+    pub(crate) logged: [Vec<HeaderName>; 2],
 }
 
 impl Hooks {
@@ -263,6 +265,15 @@ impl Hooks {
     pub fn defers<F: Fact>(mut self) -> Self {
         self.defers.push(F::NAME);
         self
+    }
+
+    /// Wants these fields of requests and of answers in what it logs. What is not asked for is not kept.
+    #[must_use]
+    pub fn logs_fields(self, request: Vec<HeaderName>, response: Vec<HeaderName>) -> Self {
+        Self {
+            logged: [request, response],
+            ..self
+        }
     }
 
     /// Records how many slots the filter took. Factories do this from [`Env::slots_taken`](crate::Env::slots_taken).

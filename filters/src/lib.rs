@@ -15,7 +15,9 @@ mod facts;
 mod filter;
 mod hooks;
 mod outcome;
+pub mod redact;
 mod registry;
+mod request_line;
 mod stage;
 mod verdict;
 mod weight;
@@ -38,8 +40,13 @@ pub use hooks::{
     Hooks, OnConnect, OnDatagram, OnLog, OnRequest, OnRequestBody, OnResponse, OnResponseBody,
     OnStream,
 };
-pub use outcome::{By, Cause, Outcome, Termination};
+pub use outcome::{
+    By, Cause, Failure, FailureKind, Outcome, RequestId, Settled, Settlement, Termination,
+};
 pub use registry::{Factory, Registry};
+pub use request_line::{
+    Fields, LOGGED_FIELD_BYTES_MAX, LOGGED_FIELDS_MAX, LOGGED_TARGET_BYTES_MAX, RequestLine,
+};
 pub use stage::Stage;
 pub use verdict::{
     Admission, FilterError, Passage, Reason, Redirect, Reply, Revision, Upgrade, Verdict,

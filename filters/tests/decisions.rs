@@ -56,7 +56,7 @@ async fn round(chain: &Chain, asked: Option<Upgrade>) -> String {
             Revised::Keep => "kept".to_owned(),
             Revised::Replace(reply) => format!("replaced by {}", reply.status.as_u16()),
             Revised::Refuse(refusal) => format!("withheld: {}", refusal.reason),
-            Revised::Close => "closed".to_owned(),
+            Revised::Close { .. } => "closed".to_owned(),
         }
     )
 }
@@ -316,12 +316,21 @@ async fn a_connection_is_decided_again_for_another_tunnel() {
         "open",
         "facts are this tunnel's"
     );
-    let Connected::Refused(refusal) = chain.connect(connection, tunnel("closed")).await else {
+    let Connected::Refused {
+        refusal,
+        connection,
+    } = chain.connect(connection, tunnel("closed")).await
+    else {
         panic!()
     };
     assert_eq!(
         (refusal.reason, refusal.by.as_deref()),
         (Reason::Ip, Some("b"))
+    );
+    assert_eq!(
+        connection.fact::<Identity>().unwrap().subject,
+        "closed",
+        "the log knows what was found out before the refusal"
     );
 }
 
@@ -343,7 +352,9 @@ async fn connect_hooks_close_fail_and_are_passed_over_when_observers() {
         placed("b", probe.hooks())
     };
     let refused = compile([failing()]).connect(info(), tunnel("t")).await;
-    assert!(matches!(refused, Connected::Refused(refusal) if refusal.reason == Reason::Plugin));
+    assert!(
+        matches!(refused, Connected::Refused { refusal, .. } if refusal.reason == Reason::Plugin)
+    );
     let passed = connected(&compile([observer(failing())])).await;
     assert!(
         passed.fact::<Identity>().is_none(),
@@ -360,7 +371,7 @@ async fn connect_hooks_close_fail_and_are_passed_over_when_observers() {
     let closed = compile([placed("x", closes.hooks())])
         .connect(info(), tunnel("t"))
         .await;
-    assert!(matches!(closed, Connected::Close { by } if &*by == "x"));
+    assert!(matches!(closed, Connected::Close { by, .. } if &*by == "x"));
 }
 
 // Rule 12: connection facts are frozen after connect, and shared by exchanges that have their own.
@@ -547,11 +558,10 @@ async fn a_connection_that_was_refused_can_be_logged() {
     let mut probe = Probe::new("a", &log);
     probe.connect = |_| Ok(Admission::Refuse(Reason::Ip));
     let chain = compile([placed("a", probe.hooks())]);
-    assert!(matches!(
-        chain.connect(info(), tunnel("t")).await,
-        Connected::Refused(_)
-    ));
-    let exchange = chain.denied(info(), tunnel("t"));
+    let Connected::Refused { connection, .. } = chain.connect(info(), tunnel("t")).await else {
+        panic!()
+    };
+    let exchange = chain.denied(connection);
     assert!(matches!(
         chain.response(&mut head(403), &exchange).await,
         Revised::Keep

@@ -13,6 +13,7 @@ use adit_tests::visitor::{self, Plain};
 use bytes::Bytes;
 use http::Request;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")
@@ -148,7 +149,7 @@ async fn what_cannot_be_served_is_said_with_its_status() {
     edge.found(&host("tls"), Found::OtherProtocol);
     for (name, error) in [
         ("gone", DialError::Offline),
-        ("slow", DialError::Timeout),
+        ("slow", DialError::Timeout(Duration::from_secs(30))),
         ("no", DialError::Refused("connection refused".to_owned())),
         ("full", DialError::Capacity),
     ] {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::{CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainRow, Gate, Link, Placed};
 use crate::carry::BODY_HOLD_MAX;
 use crate::stage::Stage;
@@ -265,6 +267,7 @@ fn lists(filters: Vec<Placed>) -> Chain {
     let (mut request_body, mut response_body, mut stream, mut datagram) =
         (vec![], vec![], vec![], vec![]);
     let mut conditional = false;
+    let mut logged = [vec![], vec![]];
     for (at, placed) in (0u8..).zip(filters) {
         let Placed {
             name,
@@ -288,6 +291,9 @@ fn lists(filters: Vec<Placed>) -> Chain {
             observer,
             dry_run,
         });
+        for (all, asked) in logged.iter_mut().zip(hooks.logged) {
+            all.extend(asked);
+        }
         macro_rules! link {
             ($($list:ident),*) => {
                 $($list.extend(hooks.$list.map(|hook| Link { at, name: name.clone(), weight: weight.clone(), hook }));)*
@@ -325,6 +331,11 @@ fn lists(filters: Vec<Placed>) -> Chain {
         datagram: datagram.into(),
         log: log.into(),
         rows: rows.into(),
+        logged: logged.map(|mut names: Vec<HeaderName>| {
+            names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+            names.dedup();
+            names.into()
+        }),
         conditional,
         ..Chain::default()
     }

@@ -8,6 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::connection::Connection;
 use crate::hooks::{
     DynDatagram, DynOnConnect, DynOnRequest, DynOnResponse, DynRequestBody, DynResponseBody,
@@ -76,6 +78,8 @@ pub struct Chain {
     datagram: Box<[Link<dyn DynDatagram>]>,
     log: Box<[Link<dyn OnLog>]>,
     rows: Box<[ChainRow]>,
+    /// Names of the fields that filters of the log ask for, of requests and of answers.
+    logged: [Box<[HeaderName]>; 2],
     len: u8,
     conditional: bool,
     hold: usize,
@@ -165,11 +169,18 @@ pub enum Connected {
     /// Every filter admitted it.
     Admitted(Arc<Connection>),
     /// One did not.
-    Refused(Refusal),
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// What was found out until then, for the log.
+        connection: Arc<Connection>,
+    },
     /// One wants it closed without a word.
     Close {
         /// That filter.
         by: Arc<str>,
+        /// What was found out until then, for the log.
+        connection: Arc<Connection>,
     },
 }
 
@@ -214,8 +225,11 @@ pub enum Revised {
     /// A filter could not do its work. Render this and call [`Chain::response`] again with the rendered head: only
     /// the filters further out, which have not seen a response yet, will.
     Refuse(Refusal),
-    /// Close without a word.
-    Close,
+    /// A filter wants it closed without a word.
+    Close {
+        /// That filter.
+        by: Arc<str>,
+    },
 }
 
 impl Chain {
@@ -283,6 +297,18 @@ impl Chain {
     #[must_use]
     pub fn takes_log(&self) -> bool {
         !self.log.is_empty()
+    }
+
+    /// Names of the request fields that its filters want to log.
+    #[must_use]
+    pub fn logged_request_fields(&self) -> &[HeaderName] {
+        &self.logged[0]
+    }
+
+    /// Names of the answer's fields that its filters want to log.
+    #[must_use]
+    pub fn logged_response_fields(&self) -> &[HeaderName] {
+        &self.logged[1]
     }
 
     /// The most body bytes that any of its filters must see before the upstream leg may start. For one exchange,

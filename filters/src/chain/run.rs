@@ -21,6 +21,7 @@ impl Chain {
     pub async fn connect(&self, info: Arc<ConnectionInfo>, tunnel: Arc<TunnelInfo>) -> Connected {
         let mut facts = Facts::default();
         let mut notes = Vec::new();
+        let mut denied = None;
         for link in &self.connect {
             let known = facts.len();
             let mut cx = ConnectCx {
@@ -37,24 +38,29 @@ impl Chain {
                     continue;
                 }
             };
-            match answer {
-                Ok(Admission::Admit) => {}
+            denied = match answer {
+                Ok(Admission::Admit) => continue,
                 Ok(Admission::Refuse(reason)) => {
-                    return Connected::Refused(Refusal::new(reason, &link.name, None));
+                    Some(Denial::Refused(Refusal::new(reason, &link.name, None)))
                 }
                 Ok(Admission::RefuseFor(reason, wait)) => {
                     let refusal = Refusal::new(reason, &link.name, None);
-                    return Connected::Refused(refusal.retry_after(wait));
+                    Some(Denial::Refused(refusal.retry_after(wait)))
                 }
-                Ok(Admission::Close) => {
-                    return Connected::Close {
-                        by: link.name.clone(),
-                    };
-                }
-                Err(error) => return Connected::Refused(failure(&error, &link.name)),
-            }
+                Ok(Admission::Close) => Some(Denial::Close(link.name.clone())),
+                Err(error) => Some(Denial::Refused(failure(&error, &link.name))),
+            };
+            break;
         }
-        Connected::Admitted(Arc::new(Connection::with_notes(info, tunnel, facts, notes)))
+        let connection = Arc::new(Connection::with_notes(info, tunnel, facts, notes));
+        match denied {
+            None => Connected::Admitted(connection),
+            Some(Denial::Refused(refusal)) => Connected::Refused {
+                refusal,
+                connection,
+            },
+            Some(Denial::Close(by)) => Connected::Close { by, connection },
+        }
     }
 
     /// A new exchange on an admitted connection.
@@ -63,14 +69,11 @@ impl Chain {
         Exchange::new(connection, self.len)
     }
 
-    /// An exchange on a connection that was refused or closed by [`connect`](Self::connect): only to be logged. It
-    /// has no facts, and no filter sees its response.
+    /// An exchange on a connection that was refused or closed by [`connect`](Self::connect): only to be logged. No
+    /// filter sees its response.
     #[must_use]
-    pub fn denied(&self, info: Arc<ConnectionInfo>, tunnel: Arc<TunnelInfo>) -> Exchange {
-        let exchange = Exchange::new(
-            Arc::new(Connection::new(info, tunnel, Facts::default())),
-            self.len,
-        );
+    pub fn denied(&self, connection: Arc<Connection>) -> Exchange {
+        let exchange = Exchange::new(connection, self.len);
         exchange.set_inward(0);
         exchange
     }
@@ -200,7 +203,11 @@ impl Chain {
                     exchange.set_inward(link.at);
                     replaced = Some(reply);
                 }
-                Ok(Revision::Close) => return Revised::Close,
+                Ok(Revision::Close) => {
+                    return Revised::Close {
+                        by: link.name.clone(),
+                    };
+                }
                 Err(error) => {
                     exchange.set_inward(link.at);
                     return Revised::Refuse(failure(&error, &link.name));
@@ -218,7 +225,7 @@ impl Chain {
     }
 
     /// Tells every filter that logs what came of the exchange. Call it once, after both directions have ended.
-    pub fn log(&self, exchange: &Exchange, outcome: &Outcome) {
+    pub fn log(&self, exchange: &Exchange, outcome: &Arc<Outcome>) {
         if self.log.is_empty() {
             return;
         }
@@ -232,6 +239,12 @@ impl Chain {
             });
         }
     }
+}
+
+/// How a connection was not admitted.
+enum Denial {
+    Refused(Refusal),
+    Close(Arc<str>),
 }
 
 /// Asks a filter whose word may not count. What it did is undone then.

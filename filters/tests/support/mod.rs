@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use adit_filters::{
     Admission, By, Cause, Chain, ConnectCx, Connected, Connection, ConnectionInfo, Exchange,
-    FilterError, Hooks, LogCx, OnConnect, OnLog, OnRequest, OnResponse, Outcome, Placed, RequestCx,
-    ResponseCx, Revision, Termination, Transport, TunnelInfo, Verdict, When,
+    Fields, FilterError, Hooks, LogCx, OnConnect, OnLog, OnRequest, OnResponse, Outcome, Placed,
+    RequestCx, RequestId, RequestLine, ResponseCx, Revision, Termination, Transport, TunnelInfo,
+    Verdict, When,
 };
 
 pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
@@ -159,13 +160,10 @@ pub(crate) fn seen(seen: &Seen) -> String {
     std::mem::take(&mut *seen.lock().unwrap()).join(" ")
 }
 
-pub(crate) fn outcome() -> Outcome {
-    Outcome {
-        method: http::Method::GET,
-        scheme: "https".into(),
-        host: "a.example".into(),
-        path: "/".into(),
-        query: None,
+pub(crate) fn outcome() -> Arc<Outcome> {
+    Arc::new(Outcome {
+        request: RequestLine::of(&get("https://a.example/"), &[]),
+        response: Fields::default(),
         version: http::Version::HTTP_11,
         status: Some(200),
         started: SystemTime::UNIX_EPOCH,
@@ -174,12 +172,10 @@ pub(crate) fn outcome() -> Outcome {
         bytes_up: 0,
         bytes_down: 0,
         refusal: None,
-        termination: Termination {
-            by: By::Upstream,
-            cause: Cause::Closed,
-        },
+        settled: None,
+        failure: None,
+        termination: Termination::new(By::Upstream, Cause::Closed),
         upgrade: None,
-        stream_id: "s".into(),
-        user_agent: None,
-    }
+        request_id: RequestId::default(),
+    })
 }

@@ -101,7 +101,7 @@ impl Session {
         let opening = self.ask(tunnel_id, source);
         match tokio::time::timeout(self.stream_request, opening).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(DialError::Timeout),
+            Err(_) => Err(DialError::Timeout(self.stream_request)),
         }
     }
 

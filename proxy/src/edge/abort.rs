@@ -1,5 +1,6 @@
 //! How one leg of an exchange ends before its time, in terms every protocol can express.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,16 +42,23 @@ impl Abort {
     }
 }
 
+impl Abort {
+    /// What happened, for the log.
+    pub(crate) fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::Truncated => "the connection broke inside a message".into(),
+            Self::Stalled => "no byte came within the time allowed".into(),
+            Self::Answered(_) => "answered by a filter".into(),
+            Self::Closed => "closed by a filter".into(),
+            Self::Reset(code) => format!("the peer reset the stream with code {code:#x}").into(),
+            Self::Refused(refusal) => format!("refused: {}", refusal.reason).into(),
+        }
+    }
+}
+
 impl fmt::Display for Abort {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Reset(code) => write!(out, "the peer reset the stream with code {code:#x}"),
-            Self::Truncated => out.write_str("the connection broke inside a message"),
-            Self::Stalled => out.write_str("no byte came within the time allowed"),
-            Self::Refused(refusal) => write!(out, "refused: {}", refusal.reason.as_str()),
-            Self::Answered(_) => out.write_str("answered by a filter"),
-            Self::Closed => out.write_str("closed by a filter"),
-        }
+        out.write_str(&self.detail())
     }
 }
 

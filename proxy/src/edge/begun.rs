@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use adit_filters::{
-    By, Cause, Chain, Decision, Exchange, Identity, Reason, Refusal, Reply, Revised, Upgrade,
+    By, Cause, Chain, Decision, Exchange, Identity, Reason, Refusal, Reply, RequestId, RequestLine,
+    Revised, Settlement, Upgrade,
 };
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header, request, response};
@@ -15,12 +16,11 @@ use super::abort::Abort;
 use super::body::{Inbound, Outbound, RequestBody, ResponseBody, Unread};
 use super::drive::{Answer, Form, respond};
 use super::fields::{self, Origin};
-use super::record::{Opening, Record, RequestLine};
-use super::request_id::{self, RequestId};
+use super::record::{Opening, Record};
 use super::site::Site;
 use super::upgrade::{self, Asked};
 use super::upstream::{self, Outgoing, UpstreamError};
-use super::visit::{Denied, Visit};
+use super::visit::{Denial, Denied, Visit};
 use crate::render::{self, Rendered};
 
 /// A request that found its tunnel.
@@ -60,13 +60,18 @@ impl Begun<'_> {
         let granted = match decision {
             Decision::Pass { upgrade } => upgrade,
             Decision::Refuse(refusal) => return self.refuse(&record, refusal).await,
-            Decision::Respond { reply, .. } => return self.reply(&record, *reply).await,
-            Decision::Redirect { redirect, .. } => {
+            Decision::Respond { reply, by } => {
+                record.settle(by, Settlement::Answered);
+                return self.reply(&record, *reply).await;
+            }
+            Decision::Redirect { redirect, by } => {
+                record.settle(by, Settlement::Redirected);
                 return self
                     .reply(&record, redirected(redirect.status, redirect.location))
                     .await;
             }
-            Decision::Close { .. } => {
+            Decision::Close { by } => {
+                record.settle(by, Settlement::Closed);
                 record.end(By::Server, Cause::Closed);
                 return Answer::Close;
             }
@@ -109,7 +114,7 @@ impl Begun<'_> {
                 if let Some(instead) = self.revised(record, &mut head).await {
                     return instead;
                 }
-                record.answer(head.status);
+                record.answer(&head);
                 Answer::Switch { head, relay }
             }
             Ok(upgrade::Outcome::Answered(head, body)) => self.answer(record, head, body).await,
@@ -137,26 +142,16 @@ impl Begun<'_> {
         started: SystemTime,
         upgrade: Option<Upgrade>,
     ) -> Opening {
-        let line = self.chain.takes_log().then(|| RequestLine {
-            method: head.method.clone(),
-            host: head
-                .uri
-                .authority()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            path: head.uri.path().to_owned(),
-            query: head.uri.query().map(request_id::redacted),
-            user_agent: head
-                .headers
-                .get(header::USER_AGENT)
-                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
-        });
+        let line = self
+            .chain
+            .takes_log()
+            .then(|| RequestLine::of(head, self.chain.logged_request_fields()));
         Opening {
             chain: Arc::clone(&self.chain),
             exchange,
             line,
             version: head.version,
-            stream_id: self.id,
+            id: self.id,
             started,
             clock,
             upgrade,
@@ -214,7 +209,7 @@ impl Begun<'_> {
         if let Some(instead) = self.revised(record, &mut head).await {
             return instead;
         }
-        record.answer(head.status);
+        record.answer(&head);
         let body = ResponseBody::new(body, Some(Arc::clone(record)));
         if body.may_change() {
             head.headers.remove(header::CONTENT_LENGTH);
@@ -234,7 +229,8 @@ impl Begun<'_> {
             match self.chain.response(head, record.exchange()).await {
                 Revised::Keep => break,
                 Revised::Replace(reply) => return Some(self.replaced(record, *reply)),
-                Revised::Close => {
+                Revised::Close { by } => {
+                    record.settle(by, Settlement::Closed);
                     record.end(By::Server, Cause::Closed);
                     return Some(Answer::Close);
                 }
@@ -248,7 +244,7 @@ impl Begun<'_> {
             }
         }
         let body = refused?;
-        record.answer(head.status);
+        record.answer(head);
         record.end(By::Server, Cause::Closed);
         let (mut shown, ()) = http::Response::new(()).into_parts();
         std::mem::swap(&mut shown, head);
@@ -267,18 +263,21 @@ impl Begun<'_> {
         started: SystemTime,
         asked: Option<&Asked>,
     ) -> Answer {
-        let tunnel = Arc::clone(&self.site.info);
-        let exchange = self.chain.denied(denied.info, tunnel);
+        let exchange = self.chain.denied(denied.connection);
         let kind = asked.map(|asked| asked.kind);
         let record = Record::new(self.opening(head, exchange, clock, started, kind));
         record.end(By::Server, Cause::Closed);
-        let Some(refusal) = denied.refusal else {
-            return Answer::Close;
+        let refusal = match denied.how {
+            Denial::Refused(refusal) => refusal,
+            Denial::Closed(by) => {
+                record.settle(by, Settlement::Closed);
+                return Answer::Close;
+            }
         };
         let id = self.id.to_string();
         let rendered = render::refusal(&refusal, self.form.audience(&id));
         record.refuse(refusal);
-        record.answer(rendered.head.status);
+        record.answer(&rendered.head);
         respond(rendered, Some(record))
     }
 
@@ -306,6 +305,7 @@ impl Begun<'_> {
             _ => {}
         }
         tracing::info!(tunnel = %self.site.info.id, request = %self.id, %error, "no answer from the upstream");
+        record.fail(error.logged(&self.visit.limits()));
         record.end(By::Upstream, Cause::Error);
         let id = self.id.to_string();
         let rendered = render::failure(error.failure(), self.form.audience(&id));
@@ -317,7 +317,7 @@ impl Begun<'_> {
         if let Some(instead) = self.revised(record, &mut rendered.head).await {
             return instead;
         }
-        record.answer(rendered.head.status);
+        record.answer(&rendered.head);
         record.end(By::Server, Cause::Closed);
         respond(rendered, Some(Arc::clone(record)))
     }
@@ -330,7 +330,7 @@ impl Begun<'_> {
     /// A reply that has been through the chain already.
     fn replaced(&self, record: &Arc<Record>, reply: Reply) -> Answer {
         let rendered = self.rendered(reply);
-        record.answer(rendered.head.status);
+        record.answer(&rendered.head);
         record.end(By::Server, Cause::Closed);
         respond(rendered, Some(Arc::clone(record)))
     }

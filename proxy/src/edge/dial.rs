@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -24,9 +25,9 @@ pub enum DialError {
     /// Too many streams wait for this agent already.
     #[error("too many streams wait for the agent")]
     Capacity,
-    /// The agent did not bring the stream in time.
-    #[error("the agent did not bring the stream in time")]
-    Timeout,
+    /// The agent did not bring the stream within this time.
+    #[error("the agent did not bring the stream in {} ms", .0.as_millis())]
+    Timeout(Duration),
     /// The agent said no, most often because the local service is down.
     #[error("the agent refused: {0}")]
     Refused(String),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_filters::{By, Cause, Direction, Passed, StreamFlow};
+use adit_filters::{By, Cause, Direction, Passed, Settlement, StreamFlow};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -161,7 +161,12 @@ impl Relay {
         match outcome {
             Ok(()) => record.end(By::Unknown, Cause::Closed),
             Err((by, abort)) => {
-                record.end(by, Cause::Reset);
+                let cause = match abort {
+                    Abort::Stalled => Cause::Timeout,
+                    Abort::Closed | Abort::Refused(_) | Abort::Answered(_) => Cause::Closed,
+                    Abort::Reset(_) | Abort::Truncated => Cause::Reset,
+                };
+                record.end_with(by, cause, &abort);
                 up.to.abort(&abort);
                 down.to.abort(&abort);
             }
@@ -217,7 +222,8 @@ impl Lane {
                         record.refuse(refusal.clone());
                         return Err((By::Server, Abort::Refused(refusal)));
                     }
-                    Passed::Respond { .. } | Passed::Close { .. } => {
+                    Passed::Respond { by, .. } | Passed::Close { by } => {
+                        record.settle(by, Settlement::Closed);
                         return Err((By::Server, Abort::Closed));
                     }
                 },

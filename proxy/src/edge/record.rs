@@ -2,35 +2,28 @@
 //! part of it (head, either body, an upgraded stream) has been let go.
 
 use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU16, AtomicU64, Ordering},
 };
 use std::time::{Duration, Instant, SystemTime};
 
-use adit_filters::{By, Cause, Chain, Exchange, Outcome, Refusal, Termination, Upgrade};
-use http::Version;
+use adit_filters::{
+    By, Cause, Chain, Exchange, Failure, Fields, Outcome, Refusal, RequestId, RequestLine, Settled,
+    Settlement, Termination, Upgrade,
+};
+use http::{Version, response};
 
 use super::abort::Abort;
 use super::counters::Counters;
-use super::request_id::RequestId;
-
-/// The request as it is logged; collected only where a filter takes part in the log phase.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestLine {
-    pub(crate) method: http::Method,
-    pub(crate) host: String,
-    pub(crate) path: String,
-    pub(crate) query: Option<String>,
-    pub(crate) user_agent: Option<String>,
-}
 
 /// One exchange, shared by everything that still works on it.
 pub(crate) struct Record {
     chain: Arc<Chain>,
     exchange: Exchange,
+    /// Kept only where a filter takes part in the log phase.
     line: Option<RequestLine>,
     version: Version,
-    stream_id: RequestId,
+    id: RequestId,
     started: SystemTime,
     clock: Instant,
     established: OnceLock<Duration>,
@@ -46,6 +39,9 @@ pub(crate) struct Record {
 struct Ending {
     abort: Option<Abort>,
     refusal: Option<Refusal>,
+    settled: Option<Settled>,
+    failure: Option<Failure>,
+    response: Fields,
     termination: Option<Termination>,
 }
 
@@ -55,7 +51,7 @@ pub(crate) struct Opening {
     pub(crate) exchange: Exchange,
     pub(crate) line: Option<RequestLine>,
     pub(crate) version: Version,
-    pub(crate) stream_id: RequestId,
+    pub(crate) id: RequestId,
     pub(crate) started: SystemTime,
     pub(crate) clock: Instant,
     pub(crate) upgrade: Option<Upgrade>,
@@ -69,7 +65,7 @@ impl Record {
             exchange: opening.exchange,
             line: opening.line,
             version: opening.version,
-            stream_id: opening.stream_id,
+            id: opening.id,
             started: opening.started,
             clock: opening.clock,
             established: OnceLock::new(),
@@ -97,12 +93,17 @@ impl Record {
 
     /// Whether the answer has begun and not ended.
     pub(crate) fn is_flowing(&self) -> bool {
-        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        let ending = self.ending();
         self.established.get().is_some() && ending.termination.is_none()
     }
 
-    pub(crate) fn answer(&self, status: http::StatusCode) {
-        self.status.store(status.as_u16(), Ordering::Relaxed);
+    /// Notes the head of the answer that goes to the visitor.
+    pub(crate) fn answer(&self, head: &response::Parts) {
+        self.status.store(head.status.as_u16(), Ordering::Relaxed);
+        let names = self.chain.logged_response_fields();
+        if !names.is_empty() {
+            self.ending().response = Fields::of(&head.headers, names);
+        }
     }
 
     pub(crate) fn add_up(&self, bytes: usize) {
@@ -115,30 +116,51 @@ impl Record {
 
     /// Notes why the exchange was refused; the first reason stands.
     pub(crate) fn refuse(&self, refusal: Refusal) {
-        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-        ending.refusal.get_or_insert(refusal);
+        self.ending().refusal.get_or_insert(refusal);
     }
 
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-        ending.refusal.clone()
+        self.ending().refusal.clone()
+    }
+
+    /// Notes which filter dealt with the exchange itself; the first stands.
+    pub(crate) fn settle(&self, by: Arc<str>, how: Settlement) {
+        let settled = Settled { by, how };
+        self.ending().settled.get_or_insert(settled);
+    }
+
+    /// Notes why the service was not reached.
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.ending().failure.get_or_insert(failure);
     }
 
     /// Notes why the request body broke off: the upstream only sees that it did.
     pub(crate) fn break_off(&self, abort: Abort) {
-        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-        ending.abort.get_or_insert(abort);
+        self.ending().abort.get_or_insert(abort);
     }
 
     pub(crate) fn broken_off(&self) -> Option<Abort> {
-        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-        ending.abort.clone()
+        self.ending().abort.clone()
     }
 
     /// Notes how the exchange ended; the first end stands.
     pub(crate) fn end(&self, by: By, cause: Cause) {
-        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-        ending.termination.get_or_insert(Termination { by, cause });
+        let end = Termination::new(by, cause);
+        self.ending().termination.get_or_insert(end);
+    }
+
+    /// Notes how the exchange ended, and what broke it off.
+    pub(crate) fn end_with(&self, by: By, cause: Cause, abort: &Abort) {
+        self.ending()
+            .termination
+            .get_or_insert_with(|| Termination {
+                detail: Some(abort.detail()),
+                ..Termination::new(by, cause)
+            });
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Ending> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,28 +179,25 @@ impl Drop for Record {
             return;
         };
         let outcome = Outcome {
-            method: line.method,
-            scheme: "https".to_owned(),
-            host: line.host,
-            path: line.path,
-            query: line.query,
+            request: line,
             version: self.version,
             status,
+            response: ending.response,
             started: self.started,
             duration: self.clock.elapsed(),
             establish: self.established.get().copied(),
             bytes_up: up,
             bytes_down: down,
             refusal: ending.refusal,
+            settled: ending.settled,
+            failure: ending.failure,
             // Let go without an end noted: the visitor's connection went first.
-            termination: ending.termination.unwrap_or(Termination {
-                by: By::Downstream,
-                cause: Cause::Closed,
-            }),
+            termination: ending
+                .termination
+                .unwrap_or_else(|| Termination::new(By::Downstream, Cause::Closed)),
             upgrade: self.upgrade,
-            stream_id: self.stream_id.to_string(),
-            user_agent: line.user_agent,
+            request_id: self.id,
         };
-        self.chain.log(&self.exchange, &outcome);
+        self.chain.log(&self.exchange, &Arc::new(outcome));
     }
 }

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use adit_filters::FailureKind;
 use http::{HeaderValue, Request, Uri, Version, header, request, response, uri};
 
 use http_body::Body as _;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use super::abort::Abort;
 use super::body::{ContinueWait, Outbound, RequestBody};
 use super::dial::DialError;
+use super::limits::Limits;
 use super::pool::{FailedOpening, Keep, Returning};
 use super::record::Record;
 use super::site::{Site, UpstreamMode};
@@ -48,10 +50,29 @@ impl UpstreamError {
         match self {
             Self::Dial(DialError::Offline) => Failure::Offline,
             Self::Dial(DialError::Capacity) => Failure::Capacity,
-            Self::Dial(DialError::Timeout) => Failure::AgentTimeout,
+            Self::Dial(DialError::Timeout(_)) => Failure::AgentTimeout,
             Self::Aborted(Abort::Stalled) => Failure::RequestTimeout,
             Self::WithOthers(failure) => *failure,
             _ => Failure::Upstream,
+        }
+    }
+
+    /// What the log is told, with what was waited for.
+    pub(crate) fn logged(&self, limits: &Limits) -> adit_filters::Failure {
+        let kind = match self {
+            Self::Dial(DialError::Timeout(limit)) => FailureKind::Timeout(*limit),
+            Self::HandshakeTimeout => FailureKind::Timeout(limits.upstream_handshake),
+            Self::Aborted(Abort::Stalled) => FailureKind::Timeout(limits.body_idle),
+            Self::NoExtendedConnect => FailureKind::Unsupported,
+            _ => match self.failure() {
+                Failure::Offline => FailureKind::Offline,
+                Failure::Capacity => FailureKind::Capacity,
+                _ => FailureKind::Io,
+            },
+        };
+        adit_filters::Failure {
+            kind,
+            detail: self.to_string(),
         }
     }
 }

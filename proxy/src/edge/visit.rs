@@ -30,10 +30,18 @@ pub(crate) struct Visit {
 /// A connection that does not reach a tunnel.
 #[derive(Clone, Debug)]
 pub(crate) struct Denied {
-    /// Why; none where a filter closed it without a word.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) how: Denial,
     /// The connection as the filters saw it.
-    pub(crate) info: Arc<ConnectionInfo>,
+    pub(crate) connection: Arc<Connection>,
+}
+
+/// In what way a connection does not reach a tunnel.
+#[derive(Clone, Debug)]
+pub(crate) enum Denial {
+    /// A filter refused it.
+    Refused(Refusal),
+    /// This filter closed it without a word.
+    Closed(Arc<str>),
 }
 
 struct Decision {
@@ -96,15 +104,19 @@ impl Visit {
             behind.peer = SocketAddr::new(client, 0);
             Arc::new(behind)
         };
-        let seen = Arc::clone(&info);
-        let denied = |refusal| Denied {
-            refusal,
-            info: seen,
-        };
         let outcome = match chain.connect(info, Arc::clone(&site.info)).await {
             Connected::Admitted(connection) => Ok(connection),
-            Connected::Refused(refusal) => Err(denied(Some(refusal))),
-            Connected::Close { .. } => Err(denied(None)),
+            Connected::Refused {
+                refusal,
+                connection,
+            } => Err(Denied {
+                how: Denial::Refused(refusal),
+                connection,
+            }),
+            Connected::Close { by, connection } => Err(Denied {
+                how: Denial::Closed(by),
+                connection,
+            }),
         };
         let decision = Decision {
             tunnel: site.info.id.clone(),

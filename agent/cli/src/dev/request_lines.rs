@@ -53,14 +53,15 @@ fn line(outcome: &Outcome, color: bool) -> String {
     };
     // Control characters of a path must not reach the terminal.
     let path: String = outcome
-        .path
+        .request
+        .path()
         .chars()
         .filter(|character| !character.is_control())
         .take(PATH_CHARS_MAX)
         .collect();
     format!(
         "{hour:02}:{minute:02}:{second:02}  {method:<7} {path:<30} {status}  {millis:>8.1} ms  {bytes} B",
-        method = outcome.method.as_str(),
+        method = outcome.request.method().as_str(),
         millis = outcome.duration.as_secs_f64() * 1000.0,
         bytes = outcome.bytes_down,
     )

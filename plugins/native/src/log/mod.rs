@@ -1,4 +1,14 @@
 //! Writing down what happened.
 
-mod record;
+mod entry;
+mod failure;
+mod file;
+mod headers;
 pub mod stream_summary;
+mod summary;
+#[cfg(test)]
+mod testing;
+mod writer;
+
+pub use headers::{LoggedName, LoggedNames};
+pub use writer::{QUEUE_DEFAULT, QUEUE_MAX, Target};

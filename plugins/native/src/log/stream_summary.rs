@@ -1,35 +1,17 @@
-//! `stream-summary`: one JSON line for each exchange, whatever came of it.
-//!
-//! The data path only copies what the line is made of into a bounded queue; a thread beside it formats and writes.
-//! When that thread cannot keep up, lines are dropped and counted: visitors do not wait for a disk.
+//! `stream-summary`: one JSON record for each exchange, whatever came of it, in the shape of rstream's event of that
+//! name (engine-api §11).
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
 
-use adit_filters::env::Counter;
-use adit_filters::{ConfigError, Env, Filter, Hooks, Identity, LogCx, OnLog, Stage};
+use adit_filters::{ConfigError, Env, Filter, Hooks, LogCx, OnLog, Stage};
 use serde::Deserialize;
 
-use super::record::Record;
-use crate::identity::token::TokenProof;
+use super::entry::Entry;
+use super::headers::LoggedNames;
+use super::summary::Frame;
+use super::writer::{Target, Writer, default_queue};
 
-/// How many records wait at most, unless the configuration says otherwise. Each is a kilobyte or so.
-pub const QUEUE_DEFAULT: usize = 4096;
-
-/// The longest queue that can be configured.
-pub const QUEUE_MAX: usize = 65_536;
-
-/// How long the writer gathers records before it writes again: it is woken fifty times a second at most.
-const GATHER: Duration = Duration::from_millis(20);
-
-/// How many records are written at once: what is gathered in memory stays near a megabyte.
-const BATCH_MAX: usize = 1024;
-
-/// Where records go, and how many may wait.
+/// Where records go, how many may wait, and what is in them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
@@ -39,86 +21,27 @@ pub struct Config {
     /// How many records may wait to be written.
     #[serde(default = "default_queue")]
     pub queue: usize,
-}
-
-fn default_queue() -> usize {
-    QUEUE_DEFAULT
-}
-
-/// Where lines are written.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-pub enum Target {
-    /// Standard output.
-    #[default]
-    Stdout,
-    /// Standard error.
-    Stderr,
-    /// The end of a file, made if it is not there. A reload opens it anew.
-    File(PathBuf),
+    /// Which fields of a request are in its record.
+    #[serde(default = "LoggedNames::of_requests")]
+    pub request_headers: LoggedNames,
+    /// Which fields of the answer are.
+    #[serde(default = "LoggedNames::of_responses")]
+    pub response_headers: LoggedNames,
+    /// `workspace_id` of every record.
+    pub workspace_id: Option<String>,
+    /// `cluster_id` of every record.
+    pub cluster_id: Option<String>,
 }
 
 /// The filter.
 pub struct StreamSummary {
-    queue: SyncSender<Record>,
-    dropped: Arc<dyn Counter>,
-}
-
-impl StreamSummary {
-    /// Writes to `sink`.
-    ///
-    /// # Errors
-    /// If the writer or its metrics cannot be had.
-    pub fn to_sink(
-        sink: Box<dyn Write + Send>,
-        queue: usize,
-        env: &Env,
-    ) -> Result<Self, ConfigError> {
-        let failed = |error: &dyn std::error::Error| ConfigError {
-            key: None,
-            message: error.to_string(),
-        };
-        let counter = |name: &str, help: &str| {
-            env.metrics
-                .counter(name, help, &[])
-                .map_err(|error| failed(&error))
-        };
-        let dropped = counter(
-            "log_dropped_total",
-            "Log records dropped because too many were waiting",
-        )?;
-        let lost = counter(
-            "log_lost_total",
-            "Log records lost because they could not be written",
-        )?;
-        let (sender, receiver) = sync_channel(queue);
-        let job = Box::new(move || write_all(&receiver, sink, &*lost));
-        env.jobs
-            .spawn_blocking(Self::NAME, job)
-            .map_err(|error| failed(&error))?;
-        Ok(Self {
-            queue: sender,
-            dropped,
-        })
-    }
+    writer: Writer<Entry>,
+    frame: Frame,
 }
 
 impl OnLog for StreamSummary {
     fn on_log(&self, cx: &LogCx<'_>) {
-        let record = Record {
-            connection: cx.exchange.connection().clone(),
-            outcome: cx.outcome.clone(),
-            proof: cx.exchange.fact::<TokenProof>().copied(),
-            subject: cx
-                .exchange
-                .fact::<Identity>()
-                .map(|identity| identity.subject.clone()),
-        };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.queue.try_send(record)
-        {
-            self.dropped.add(&[], 1);
-        }
+        self.writer.write(Entry::of(cx));
     }
 }
 
@@ -128,227 +51,84 @@ impl Filter for StreamSummary {
     type Config = Config;
 
     fn new(config: Config, env: &mut Env) -> Result<Self, ConfigError> {
-        let Config { to, queue } = config;
-        if queue == 0 || queue > QUEUE_MAX {
-            let message = format!("`queue` must be between 1 and {QUEUE_MAX} records");
-            return Err(ConfigError::at("queue", message));
+        for (key, id) in [
+            ("workspace-id", &config.workspace_id),
+            ("cluster-id", &config.cluster_id),
+        ] {
+            if id.as_deref() == Some("") {
+                let message = format!("`{key}` is empty, write an id or leave the key out");
+                return Err(ConfigError::at(key, message));
+            }
         }
-        let sink: Box<dyn Write + Send> = match to {
-            Target::Stdout => Box::new(io::stdout()),
-            Target::Stderr => Box::new(io::stderr()),
-            Target::File(path) => Box::new(open(&path).map_err(|error| {
-                ConfigError::at(
-                    "to",
-                    format!("`{}` cannot be opened to append: {error}", path.display()),
-                )
-            })?),
+        let frame = Frame {
+            workspace: config.workspace_id,
+            cluster: config.cluster_id,
+            request_fields: config.request_headers.into_names(),
+            response_fields: config.response_headers.into_names(),
         };
-        Self::to_sink(sink, queue, env)
+        let writer = Writer::start(Self::NAME, config.to, config.queue, env, line(&frame))?;
+        Ok(Self { writer, frame })
     }
 
     fn hooks(self: Arc<Self>) -> Hooks {
-        Hooks::new().at(Self::STAGE).log(self)
+        let Frame {
+            request_fields,
+            response_fields,
+            ..
+        } = self.frame.clone();
+        Hooks::new()
+            .logs_fields(request_fields, response_fields)
+            .log(self)
     }
 }
 
-fn open(path: &std::path::Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        // Addresses and paths of visitors are not for everyone on the machine.
-        options.mode(0o640);
-    }
-    options.open(path)
-}
-
-/// Writes until the filter is gone and the queue is empty.
-fn write_all(queue: &Receiver<Record>, mut sink: Box<dyn Write + Send>, lost: &dyn Counter) {
-    let mut lines = Vec::new();
-    let mut failing = false;
-    while let Ok(first) = queue.recv() {
-        let mut count = 0;
-        for record in std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX)) {
-            count += 1;
-            // A record is made of texts and numbers: writing it to memory cannot fail.
-            if serde_json::to_writer(&mut lines, &record.event()).is_ok() {
-                lines.push(b'\n');
-            }
-        }
-        let written = sink.write_all(&lines).and_then(|()| sink.flush());
-        lines.clear();
-        match written {
-            Ok(()) => failing = false,
-            Err(error) => {
-                lost.add(&[], count);
-                if !failing {
-                    tracing::warn!(%error, "stream summaries cannot be written");
-                }
-                failing = true;
-            }
-        }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the writer has a thread of its own, which no task waits for"
-        )]
-        std::thread::sleep(GATHER);
+fn line(frame: &Frame) -> impl Fn(&Entry, &mut Vec<u8>) + Send + 'static {
+    let frame = frame.clone();
+    move |entry, line| {
+        // A record is made of texts and numbers, and memory takes them all.
+        let _never_fails = serde_json::to_writer(line, &frame.event(entry));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-    use std::net::SocketAddr;
-    use std::sync::Mutex;
-    use std::time::SystemTime;
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::time::Duration;
 
     use adit_filters::env::fake::Fake;
     use adit_filters::{
-        By, Cause, Chain, Connected, ConnectionInfo, Decision, FilterError, Hooks, OnRequest,
-        Outcome, Placed, Reason, Refusal, RequestCx, Termination, TlsInfo, Transport, TunnelInfo,
-        Verdict,
+        By, Cause, Failure, FailureKind, Outcome, Reason, Settled, Settlement, Termination,
     };
     use serde_json::{Value, json};
 
+    use super::super::headers::LoggedName;
+    use super::super::testing::{Sink, TOKEN, outcome, refused, run};
     use super::*;
-    use crate::identity::token::{TokenKind, TokenSource};
+    use crate::identity::token::{TokenKind, TokenProof, TokenSource};
 
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    struct Broken;
-    impl Write for Broken {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::Error::other("full"))
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    struct Proves(Option<TokenProof>);
-    impl OnRequest for Proves {
-        async fn on_request(&self, cx: &mut RequestCx<'_>) -> Result<Verdict, FilterError> {
-            if let Some(proof) = self.0 {
-                cx.exchange.establish(proof).unwrap();
-                cx.exchange
-                    .establish(Identity {
-                        subject: "u-9".into(),
-                        method: "token",
-                        ..Identity::default()
-                    })
-                    .unwrap();
-            }
-            Ok(Verdict::Continue)
-        }
-    }
-
-    fn outcome() -> Outcome {
-        Outcome {
-            method: http::Method::GET,
-            scheme: "https".into(),
-            host: "a.example".into(),
-            path: "/x".into(),
-            query: Some("a=1&rstream.token=SECRET&rstream%2Etoken=SECRET".into()),
-            version: http::Version::HTTP_2,
-            status: Some(200),
-            started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
-            duration: Duration::from_millis(1500),
-            establish: Some(Duration::from_micros(2500)),
-            bytes_up: 10,
-            bytes_down: 20,
-            refusal: None,
-            termination: Termination {
-                by: By::Upstream,
-                cause: Cause::Closed,
-            },
-            upgrade: None,
-            stream_id: "s-1".into(),
-            user_agent: Some("curl/8".into()),
-        }
-    }
-
-    fn refused(reason: Reason, by: Option<&str>) -> Outcome {
-        let refusal = Some(Refusal {
-            by: by.map(Arc::from),
-            ..Refusal::edge(reason)
-        });
-        Outcome {
-            refusal,
-            establish: None,
-            status: Some(403),
-            ..outcome()
-        }
-    }
-
-    /// Logs outcomes through a chain and gives back the lines, and how many were dropped.
-    async fn log(
-        proof: Option<TokenProof>,
-        outcomes: &[Outcome],
-        queue: usize,
-    ) -> (Vec<Value>, Option<f64>) {
+    /// Logs outcomes through a chain and gives back the lines.
+    async fn log(proof: Option<TokenProof>, outcomes: Vec<Outcome>) -> Vec<Value> {
         let fake = Fake::default();
         let sink = Sink::default();
-        let filter = StreamSummary::to_sink(Box::new(sink.clone()), queue, &fake.env()).unwrap();
-        let chain = Chain::compile(vec![
-            Placed::new("p", Hooks::new().request(Arc::new(Proves(proof)))),
-            Placed::new("log", Arc::new(filter).hooks()),
-        ])
-        .unwrap();
-        let peer: SocketAddr = "[::ffff:192.0.2.1]:4000".parse().unwrap();
-        let tls = TlsInfo {
-            version: "TLSv1.3",
-            alpn: Some("h2".into()),
-            ..TlsInfo::default()
+        let frame = Frame {
+            workspace: Some("w-1".into()),
+            cluster: None,
+            request_fields: vec![http::header::ACCEPT],
+            response_fields: vec![http::header::CONTENT_TYPE],
         };
-        let info = ConnectionInfo {
-            id: 1,
-            peer,
-            transport: Transport::Tls,
-            hello: None,
-            tls: Some(tls),
-        };
-        let tunnel = TunnelInfo {
-            id: "t-1".into(),
-            project: "default".into(),
-            published: true,
-            ..TunnelInfo::default()
-        };
-        let Connected::Admitted(connection) = chain.connect(Arc::new(info), Arc::new(tunnel)).await
-        else {
-            panic!()
-        };
-        for outcome in outcomes {
-            let mut exchange = chain.exchange(connection.clone());
-            let mut head = http::Request::get("https://a.example/x")
-                .body(())
-                .unwrap()
-                .into_parts()
-                .0;
-            assert!(matches!(
-                chain.request(&mut head, &mut exchange, None).await,
-                Decision::Pass { .. }
-            ));
-            chain.log(&exchange, outcome);
-        }
-        drop(chain); // the filter goes, so the writer ends once the queue is empty
+        let out = Box::new(sink.clone());
+        let writer = Writer::to_sink("f", out, 8, &fake.env(), line(&frame)).unwrap();
+        let filter = StreamSummary { writer, frame };
+        run(Arc::new(filter).hooks(), proof, outcomes).await;
         for (_, job) in fake.jobs.take_blocking() {
             job();
         }
-        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
-        let lines = text
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
-        (lines, fake.metrics.value("log_dropped_total{}"))
+        let text = sink.text();
+        assert!(
+            !text.contains(TOKEN) && !text.contains("c2lnbmF0dXJl"),
+            "{text}"
+        );
+        sink.lines()
     }
 
     // edge-behaviour §14.7 X19: one record, with cause, `firewall.decision` and `routing.decision`.
@@ -358,16 +138,19 @@ mod tests {
             source: TokenSource::Query,
             kind: Some(TokenKind::Auth),
         };
-        let (lines, dropped) = log(Some(proof), &[outcome()], 8).await;
+        let query = "a=1&rstream.token=REDACTED&rstream%2Etoken=REDACTED";
         let expected = json!({
             "type": "stream.summary",
-            "id": "s-1",
+            "id": "00000000000000a1",
             "created_at": "2027-01-15T08:00:00Z",
+            "workspace_id": "w-1",
             "project_id": "default",
+            "user_id": "u-9",
             "object": {
-                "stream_id": "s-1",
+                "stream_id": "00000000000000a1",
                 "created_at": "2027-01-15T08:00:00Z",
                 "terminated_at": "2027-01-15T08:00:01.5Z",
+                "workspace_id": "w-1",
                 "project_id": "default",
                 "user_id": "u-9",
                 "tunnel_id": "t-1",
@@ -375,7 +158,10 @@ mod tests {
                     "entry": { "kind": "published_tunnel", "transport": "http" },
                     "downstream": { "ip": "192.0.2.1", "tls": { "version": "TLSv1.3", "protocol": "h2" } },
                     "http": { "protocol": "h2", "request": {
-                        "method": "GET", "scheme": "https", "host": "a.example", "path": "/x", "query": "a=1",
+                        "method": "GET", "scheme": "https", "host": "a.example", "path": "/x",
+                        "query": query,
+                        "url": format!("https://a.example/x?{query}"),
+                        "headers": { "accept": "text/html, */*" },
                         "userAgent": "curl/8",
                     } },
                 },
@@ -383,7 +169,10 @@ mod tests {
                     "decision": "allowed",
                     "rule": { "kind": "token", "source": "query", "tokenType": "auth" },
                 },
-                "routing": { "decision": "routed", "tunnel": { "tunnelId": "t-1", "published": true } },
+                "routing": { "decision": "routed", "tunnel": {
+                    "tunnelId": "t-1", "tunnelName": "shop", "published": true, "httpVersion": "h2c",
+                    "httpUseTls": false, "upstreamTls": false, "tokenAuth": true,
+                } },
                 "response": {
                     "outcome": "connected",
                     "established_at": "2027-01-15T08:00:00.0025Z",
@@ -391,167 +180,232 @@ mod tests {
                         "establish_ms": 2.5, "duration_ms": 1500.0, "upstream_bytes": 10, "downstream_bytes": 20,
                     },
                     "termination": { "by": "upstream", "reason": "closed" },
-                    "http": { "protocol": "h2", "response": { "status": 200 } },
+                    "http": { "protocol": "h2", "response": {
+                        "status": 200, "headers": { "content-type": "text/plain" },
+                    } },
                 },
             },
         });
-        assert_eq!(lines, [expected]);
-        assert_eq!(dropped, None);
+        assert_eq!(log(Some(proof), vec![outcome()]).await, [expected]);
     }
 
     #[tokio::test]
-    async fn a_refusal_names_its_cause() {
+    async fn a_refusal_names_its_cause_and_rule() {
         let filter = Some("edge/f");
+        let token = json!({ "kind": "token", "source": "unknown", "tokenType": "unknown" });
+        let none = json!({ "kind": "none" });
+        let why = |reason: &str| json!({ "reason": reason, "source": "unknown" });
+        let policy = |policy: &str, value: Option<&str>| {
+            let mut why =
+                json!({ "reason": "policy_denied", "policy": policy, "source": "unknown" });
+            if let (Some(why), Some(value)) = (why.as_object_mut(), value) {
+                why.insert("value".into(), value.into());
+            }
+            why
+        };
         let cases = [
             (
                 Reason::MissingToken,
                 filter,
                 "denied",
-                json!({ "reason": "missing_token", "source": "unknown" }),
+                why("missing_token"),
+                &token,
+            ),
+            (
+                Reason::InvalidToken,
+                filter,
+                "denied",
+                why("invalid_token"),
+                &token,
+            ),
+            (
+                Reason::ExpiredToken,
+                filter,
+                "denied",
+                why("expired_token"),
+                &token,
             ),
             (
                 Reason::InsufficientScope,
                 filter,
                 "denied",
-                json!({ "reason": "insufficient_scope", "source": "unknown" }),
+                why("insufficient_scope"),
+                &token,
+            ),
+            (
+                Reason::Login,
+                filter,
+                "denied",
+                json!({ "reason": "missing_token", "source": "rstream_auth" }),
+                &json!({ "kind": "rstream_auth", "source": "rstream_auth" }),
+            ),
+            (
+                Reason::Mtls,
+                filter,
+                "denied",
+                policy("mtls", None),
+                &json!({ "kind": "mtls" }),
             ),
             // edge-behaviour §14.7 X7, X10
             (
                 Reason::Ip,
                 filter,
                 "denied",
-                json!({ "reason": "policy_denied", "policy": "ip", "value": "192.0.2.1", "source": "unknown" }),
+                policy("ip", Some("192.0.2.1")),
+                &none,
             ),
             (
                 Reason::Country,
                 filter,
                 "denied",
-                json!({ "reason": "policy_denied", "policy": "geo", "source": "unknown" }),
+                policy("geo", None),
+                &none,
+            ),
+            (
+                Reason::Challenge,
+                filter,
+                "denied",
+                policy("challenge", None),
+                &none,
             ),
             (
                 Reason::Origin,
                 filter,
                 "denied",
-                json!({ "reason": "policy_denied", "policy": "other", "value": "origin", "source": "unknown" }),
+                policy("other", Some("origin")),
+                &none,
             ),
-            (Reason::Capacity, filter, "denied", json!("capacity")),
-            (Reason::Policy, filter, "denied", json!("policy")),
-            (Reason::Plugin, filter, "denied", json!("internal")),
+            (Reason::Capacity, filter, "denied", json!("capacity"), &none),
+            (
+                Reason::RateLimited,
+                filter,
+                "denied",
+                json!("capacity"),
+                &none,
+            ),
+            (Reason::Policy, filter, "denied", json!("policy"), &none),
+            (Reason::TooLarge, filter, "denied", json!("other"), &none),
+            (Reason::Plugin, filter, "denied", json!("internal"), &none),
             // The edge itself: no filter is to blame.
-            (Reason::Capacity, None, "allowed", json!("capacity")),
-            (Reason::Unavailable, None, "allowed", json!("io")),
-            (Reason::NotFound, None, "allowed", json!("not_found")),
+            (Reason::Capacity, None, "allowed", json!("capacity"), &none),
+            (Reason::Unavailable, None, "allowed", json!("io"), &none),
+            (Reason::NotFound, None, "allowed", json!("not_found"), &none),
         ];
-        for (reason, by, decision, cause) in cases {
-            let (lines, _) = log(None, &[refused(reason, by)], 8).await;
+        for (reason, by, decision, cause, rule) in cases {
+            let lines = log(None, vec![refused(reason, by)]).await;
             let object = lines.first().unwrap().get("object").unwrap();
             let at = |pointer: &str| object.pointer(pointer).cloned();
             assert_eq!(at("/firewall/decision"), Some(json!(decision)), "{reason}");
+            assert_eq!(at("/firewall/rule").as_ref(), Some(rule), "{reason}");
             let failure = at("/response/failure").unwrap();
             let named = failure
                 .get("why")
                 .or(failure.get("reason"))
                 .or(failure.get("kind"));
             assert_eq!(named, Some(&cause), "{reason}");
-            if decision == "denied" {
-                assert_eq!(at("/firewall/failure"), Some(failure), "{reason}");
-            }
+            let message = by.map_or(reason.as_str().to_owned(), |by| format!("{reason} by {by}"));
+            assert_eq!(failure.get("message"), Some(&json!(message)));
+            let told = (decision == "denied").then_some(failure);
+            assert_eq!(at("/firewall/failure"), told, "{reason}");
             assert_eq!(at("/response/outcome"), Some(json!("failed")));
         }
     }
 
     #[tokio::test]
-    async fn a_timeout_is_told_from_a_broken_connection_and_a_local_answer() {
-        for (cause, kind) in [
-            (Cause::Timeout, "timeout"),
-            (Cause::Reset, "io"),
-            (Cause::Closed, "refused"),
-        ] {
-            let termination = Termination {
-                by: By::Server,
-                cause,
-            };
-            let (lines, _) = log(
-                None,
-                &[Outcome {
-                    establish: None,
-                    termination,
-                    ..outcome()
-                }],
-                8,
-            )
-            .await;
-            let failure = lines
-                .first()
-                .unwrap()
-                .pointer("/object/response/failure/kind")
-                .cloned();
-            assert_eq!(failure, Some(json!(kind)));
+    async fn what_failed_is_told_from_what_was_answered_or_ended() {
+        let failed = |kind| Outcome {
+            establish: None,
+            failure: Some(Failure {
+                kind,
+                detail: "because".into(),
+            }),
+            ..outcome()
+        };
+        let settled = |how| Outcome {
+            establish: None,
+            settled: Some(Settled {
+                by: "edge/f".into(),
+                how,
+            }),
+            ..outcome()
+        };
+        let ended = |cause| Outcome {
+            establish: None,
+            termination: Termination {
+                detail: Some("so".into()),
+                ..Termination::new(By::Downstream, cause)
+            },
+            ..outcome()
+        };
+        let cases = [
+            (
+                failed(FailureKind::Timeout(Duration::from_secs(30))),
+                json!({ "kind": "timeout", "timeoutMs": 30_000, "message": "timeout: because" }),
+            ),
+            (
+                failed(FailureKind::Io),
+                json!({ "kind": "io", "message": "upstream-error: because" }),
+            ),
+            (
+                failed(FailureKind::Offline),
+                json!({ "kind": "not_found", "resource": "client", "message": "offline: because" }),
+            ),
+            (
+                failed(FailureKind::Capacity),
+                json!({ "kind": "refused", "reason": "capacity", "message": "capacity: because" }),
+            ),
+            (
+                failed(FailureKind::Unsupported),
+                json!({ "kind": "refused", "reason": "unsupported", "message": "unsupported: because" }),
+            ),
+            (
+                settled(Settlement::Answered),
+                json!({ "kind": "refused", "reason": "other", "message": "answered by edge/f" }),
+            ),
+            (
+                settled(Settlement::Closed),
+                json!({ "kind": "refused", "reason": "policy", "message": "closed by edge/f" }),
+            ),
+            (
+                ended(Cause::Timeout),
+                json!({ "kind": "timeout", "message": "so" }),
+            ),
+            (
+                ended(Cause::Reset),
+                json!({ "kind": "io", "message": "so" }),
+            ),
+            (
+                ended(Cause::Closed),
+                json!({ "kind": "refused", "reason": "other", "message": "so" }),
+            ),
+        ];
+        for (outcome, expected) in cases {
+            let lines = log(None, vec![outcome]).await;
+            let object = lines.first().unwrap().get("object").unwrap();
+            assert_eq!(object.pointer("/response/failure"), Some(&expected));
+            let denied = object.pointer("/firewall/decision") == Some(&json!("denied"));
+            assert_eq!(denied, expected.get("reason") == Some(&json!("policy")));
         }
     }
 
-    #[tokio::test]
-    async fn records_beyond_the_queue_are_dropped_and_counted() {
-        let outcomes = vec![outcome(); 5];
-        let (lines, dropped) = log(None, &outcomes, 3).await;
-        assert_eq!((lines.len(), dropped), (3, Some(2.0)));
-    }
-
-    #[tokio::test]
-    async fn records_that_cannot_be_written_are_counted() {
-        let fake = Fake::default();
-        let filter = StreamSummary::to_sink(Box::new(Broken), 8, &fake.env()).unwrap();
-        let chain = Chain::compile(vec![Placed::new("log", Arc::new(filter).hooks())]).unwrap();
-        let peer: SocketAddr = "192.0.2.1:4000".parse().unwrap();
-        let info = ConnectionInfo {
-            id: 1,
-            peer,
-            transport: Transport::Tls,
-            hello: None,
-            tls: None,
-        };
-        let Connected::Admitted(connection) = chain.connect(Arc::new(info), Arc::default()).await
-        else {
-            panic!()
-        };
-        chain.log(&chain.exchange(connection), &outcome());
-        drop(chain);
-        fake.jobs
-            .take_blocking()
-            .into_iter()
-            .for_each(|(_, job)| job());
-        assert_eq!(fake.metrics.value("log_lost_total{}"), Some(1.0));
-    }
-
     #[test]
-    fn a_file_is_appended_to_and_one_that_cannot_be_opened_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("streams.jsonl");
-        std::fs::write(&path, "before\n").unwrap();
-        let open = |path: PathBuf, queue| {
-            StreamSummary::new(
-                Config {
-                    to: Target::File(path),
-                    queue,
-                },
-                &mut Fake::default().env(),
-            )
-            .err()
+    fn fields_that_carry_credentials_cannot_be_asked_for() {
+        for name in [
+            "Authorization",
+            "cookie",
+            "Set-Cookie",
+            "Proxy-Authorization",
+            "x-api-key",
+        ] {
+            assert!(LoggedName::try_from(name.to_owned()).is_err(), "{name}");
+        }
+        assert!(LoggedName::try_from("X-Request-Id".to_owned()).is_ok());
+        assert!(LoggedName::try_from("a b".to_owned()).is_err());
+        let names = |count| {
+            let name = LoggedName::try_from("accept".to_owned()).unwrap();
+            LoggedNames::try_from(vec![name; count])
         };
-        assert!(open(path.clone(), 1).is_none());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\n");
-        assert_eq!(
-            open(folder.path().join("no/such"), 1)
-                .unwrap()
-                .key
-                .as_deref(),
-            Some("to")
-        );
-        assert_eq!(open(path.clone(), 0).unwrap().key.as_deref(), Some("queue"));
-        assert!(open(path.clone(), QUEUE_MAX).is_none());
-        assert_eq!(
-            open(path, QUEUE_MAX + 1).unwrap().key.as_deref(),
-            Some("queue")
-        );
+        let max = adit_filters::LOGGED_FIELDS_MAX;
+        assert!(names(max).is_ok() && names(max + 1).is_err());
     }
 }

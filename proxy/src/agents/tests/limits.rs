@@ -84,7 +84,7 @@ async fn requests_that_are_never_answered_give_their_turn_back() {
     for _ in 0..3 {
         let opened = tunnel.session.open(&id, None);
         let (opened, _) = tokio::join!(opened, control.stream_request());
-        assert_eq!(opened.err(), Some(DialError::Timeout));
+        assert!(matches!(opened.err(), Some(DialError::Timeout(_))));
     }
     // An opener that goes away at once does not make room: the agent still owes its answer.
     let opening = tokio::spawn({

@@ -262,8 +262,8 @@ async fn a_visitor_must_satisfy_the_projects_list_and_the_tunnels() {
             .await
         {
             Connected::Admitted(_) => None,
-            Connected::Refused(refusal) => refusal.by,
-            Connected::Close { by } => Some(by),
+            Connected::Refused { refusal, .. } => refusal.by,
+            Connected::Close { by, .. } => Some(by),
         };
         assert_eq!(refused.as_deref(), expected, "{peer}");
     }

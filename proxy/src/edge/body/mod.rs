@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use adit_filters::{BodyFlow, Passed};
+use adit_filters::{BodyFlow, Passed, Settlement};
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
@@ -136,7 +136,13 @@ fn pass(
             record.refuse(refusal.clone());
             Through::Abort(Abort::Refused(refusal))
         }
-        Passed::Respond { reply, .. } => Through::Abort(Abort::Answered(Arc::from(reply))),
-        Passed::Close { .. } => Through::Abort(Abort::Closed),
+        Passed::Respond { reply, by } => {
+            record.settle(by, Settlement::Answered);
+            Through::Abort(Abort::Answered(Arc::from(reply)))
+        }
+        Passed::Close { by } => {
+            record.settle(by, Settlement::Closed);
+            Through::Abort(Abort::Closed)
+        }
     }
 }

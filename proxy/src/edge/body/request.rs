@@ -177,7 +177,7 @@ impl RequestBody {
     fn fail(&mut self, abort: Abort, by: By, cause: Cause) -> Next {
         self.done = true;
         self.unread.store(true, Ordering::Relaxed);
-        self.record.end(by, cause);
+        self.record.end_with(by, cause, &abort);
         self.record.break_off(abort.clone());
         Poll::Ready(Some(Err(abort)))
     }

@@ -101,7 +101,7 @@ impl ResponseBody {
     fn fail(&mut self, abort: Abort, by: By, cause: Cause) -> Next {
         self.done = true;
         if let Some(record) = &self.record {
-            record.end(by, cause);
+            record.end_with(by, cause, &abort);
         }
         if by != By::Upstream {
             self.inner.reset(abort.code());

@@ -1,0 +1,135 @@
+//! What is kept of an exchange until it is written down.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use adit_filters::{Connection, Identity, LogCx, Outcome, Refusal};
+use http::Version;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::identity::token::TokenProof;
+
+/// One exchange that is over. The data path makes it of copies and neither formats nor waits.
+pub(super) struct Entry {
+    pub(super) connection: Arc<Connection>,
+    pub(super) outcome: Arc<Outcome>,
+    pub(super) proof: Option<TokenProof>,
+    pub(super) who: Option<Who>,
+    /// Observers that failed and were passed over.
+    pub(super) lapses: Vec<Refusal>,
+}
+
+/// Whoever the visitor has proved to be.
+pub(super) struct Who {
+    pub(super) subject: String,
+    pub(super) method: &'static str,
+}
+
+impl Entry {
+    pub(super) fn of(cx: &LogCx<'_>) -> Self {
+        let exchange = cx.exchange;
+        Self {
+            connection: Arc::clone(exchange.connection()),
+            outcome: Arc::clone(cx.outcome),
+            proof: exchange.fact::<TokenProof>().copied(),
+            who: exchange.fact::<Identity>().map(|identity| Who {
+                subject: identity.subject.clone(),
+                method: identity.method,
+            }),
+            lapses: exchange.lapses(),
+        }
+    }
+
+    /// The visitor's address.
+    pub(super) fn ip(&self) -> String {
+        let peer = self.connection.info().peer.ip();
+        peer.to_canonical().to_string()
+    }
+
+    /// Who decided that the service is not reached, and why: a filter, or the edge.
+    pub(super) fn decision(&self) -> Option<Decision<'_>> {
+        let outcome = &*self.outcome;
+        if let Some(refusal) = &outcome.refusal {
+            return Some(Decision {
+                by: refusal.by.as_deref(),
+                reason: refusal.reason.as_str(),
+                detail: refusal.detail.as_deref(),
+            });
+        }
+        if let Some(settled) = &outcome.settled {
+            return Some(Decision {
+                by: Some(&settled.by),
+                reason: settled.how.as_str(),
+                detail: None,
+            });
+        }
+        outcome.failure.as_ref().map(|failure| Decision {
+            by: None,
+            reason: super::failure::word(failure.kind),
+            detail: Some(&failure.detail),
+        })
+    }
+}
+
+/// Who decided, and why.
+pub(super) struct Decision<'a> {
+    /// The filter; none where it was the edge.
+    pub(super) by: Option<&'a str>,
+    pub(super) reason: &'a str,
+    pub(super) detail: Option<&'a str>,
+}
+
+impl Decision<'_> {
+    /// All of it in one line.
+    pub(super) fn message(&self) -> String {
+        let mut message = self.reason.to_owned();
+        for (before, part) in [(" by ", self.by), (": ", self.detail)] {
+            if let Some(part) = part {
+                message.push_str(before);
+                message.push_str(part);
+            }
+        }
+        message
+    }
+}
+
+/// An observer that failed, in one line.
+pub(super) fn lapse(refusal: &Refusal) -> String {
+    let by = refusal.by.as_deref().unwrap_or_default();
+    let detail = refusal.detail.as_deref().unwrap_or_default();
+    format!("{by} could not decide and was passed over: {detail}")
+}
+
+/// The HTTP version in ALPN's words.
+pub(super) fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "h2",
+        Version::HTTP_3 => "h3",
+        Version::HTTP_10 => "http/1.0",
+        _ => "http/1.1",
+    }
+}
+
+/// Fields that must not be empty are left out instead.
+pub(super) fn text(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// To the microsecond: more digits are noise.
+pub(super) fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The calendar's time to the microsecond.
+pub(super) fn rfc3339(time: SystemTime) -> Option<String> {
+    let time = OffsetDateTime::from(time);
+    let rounded = time.replace_nanosecond(time.nanosecond() / 1000 * 1000);
+    rounded.ok()?.format(&Rfc3339).ok()
+}
+
+/// The country an address is in, where a filter before has looked it up.
+pub(super) fn country(_connection: &Connection) -> Option<Cow<'_, str>> {
+    None
+}
