@@ -34,5 +34,6 @@ pub fn registry(services: &Services) -> Registry {
         .with_factory(Box::new(TokenFactory::new(Arc::clone(&services.authority))))
         .with::<upgrade::websocket::WebSocket>()
         .with::<upgrade::other::OtherUpgrade>()
+        .with::<log::access_log::AccessLog>()
         .with::<log::stream_summary::StreamSummary>()
 }

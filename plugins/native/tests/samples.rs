@@ -72,6 +72,7 @@ fn filters_stand_where_they_belong() {
             "token",
             "websocket",
             "upgrade",
+            "access-log",
             "stream-summary"
         ]
         .map(stage),
@@ -80,6 +81,7 @@ fn filters_stand_where_they_belong() {
             Stage::Identity,
             Stage::Upgrade,
             Stage::Upgrade,
+            Stage::Log,
             Stage::Log
         ]
     );
@@ -145,6 +147,39 @@ fn a_mistake_in_a_table_has_its_position() {
             "stream-summary",
             "queue = 0",
             Some("engine.toml:1:9: queue: `queue` must be between 1 and 65536 records"),
+        ),
+        (
+            "stream-summary",
+            "request-headers = ['accept', 'Authorization']",
+            Some(
+                "engine.toml:1:30: request-headers.1: `authorization` carries credentials and is never logged, remove it",
+            ),
+        ),
+        (
+            "stream-summary",
+            "cluster-id = ''",
+            Some(
+                "engine.toml:1:14: cluster-id: `cluster-id` is empty, write an id or leave the key out",
+            ),
+        ),
+        (
+            "access-log",
+            "fields = ['time', 'tim']",
+            Some("engine.toml:1:19: fields.1: unknown value `tim`, did you mean `time`?"),
+        ),
+        (
+            "access-log",
+            "fields = []",
+            Some(
+                "engine.toml:1:10: fields: `fields` is empty: name one, or leave it out to write all",
+            ),
+        ),
+        (
+            "access-log",
+            "to = 'syslog'",
+            Some(
+                "engine.toml:1:6: to: unknown value `syslog`, use one of `stdout`, `stderr`, `file`",
+            ),
         ),
     ];
     for (name, table, expected) in cases {

@@ -1,5 +1,6 @@
 //! Writing down what happened.
 
+pub mod access_log;
 mod entry;
 mod failure;
 mod file;
