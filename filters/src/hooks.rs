@@ -154,6 +154,7 @@ pub struct Hooks {
     pub(crate) datagram: Option<Arc<dyn DynDatagram>>,
     pub(crate) log: Option<Arc<dyn OnLog>>,
     pub(crate) stage: Stage,
+    pub(crate) rank: u8,
     pub(crate) needs: Vec<&'static str>,
     pub(crate) gives: Vec<&'static str>,
     pub(crate) defers: Vec<&'static str>,
@@ -172,6 +173,13 @@ impl Hooks {
     #[must_use]
     pub fn at(self, stage: Stage) -> Self {
         Self { stage, ..self }
+    }
+
+    /// Its place among the filters of its stage, however they are written: behind those of a lower rank. It is 0
+    /// unless the order matters.
+    #[must_use]
+    pub fn rank(self, rank: u8) -> Self {
+        Self { rank, ..self }
     }
 
     /// Takes part in [`OnConnect`].
@@ -286,6 +294,12 @@ impl Hooks {
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.stage
+    }
+
+    /// What chains are sorted by.
+    #[must_use]
+    pub fn place(&self) -> (Stage, u8) {
+        (self.stage, self.rank)
     }
 
     /// Names of the phases it takes part in, in the order they happen.

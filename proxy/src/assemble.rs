@@ -226,8 +226,8 @@ fn judges_requests(placed: &Placed) -> bool {
             .any(|phase| matches!(*phase, "request" | "request-body"))
 }
 
-/// Within a stage filters stay as they are: the project's in the order written, then the tunnel's.
+/// Within a stage and rank filters stay as they are: the project's in the order written, then the tunnel's.
 fn compile(mut filters: Vec<Placed>) -> Result<Chain, ChainError> {
-    filters.sort_by_key(|placed| placed.hooks.stage());
+    filters.sort_by_key(|placed| placed.hooks.place());
     Chain::compile(filters)
 }

@@ -151,7 +151,7 @@ impl Chain {
 
 fn check_order(filters: &[Placed]) -> Result<(), ChainError> {
     for (before, placed) in filters.iter().zip(filters.iter().skip(1)) {
-        if placed.hooks.stage < before.hooks.stage {
+        if placed.hooks.place() < before.hooks.place() {
             return Err(ChainError::Misplaced {
                 name: placed.name.clone(),
                 origin: placed.origin.clone(),
