@@ -9,12 +9,13 @@ use adit_config::{Problem, Section};
 use adit_filters::env::Clock;
 use adit_filters::{
     Env, Fact, Factory, FilterError, Hooks, Identity, OnRequest, Reason, RequestCx, Stage,
-    TunnelInfo, Upgrade, Verdict,
+    TunnelInfo, Verdict,
 };
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 
+use super::admitted::Admitted;
 use super::authority::Authority;
 use super::boundary::Place;
 use super::claims::TokenKind;
@@ -148,12 +149,13 @@ impl TokenFilter {
         let (source, Ok(principal)) = self.proof(cx) else {
             return Ok(false);
         };
-        if !allows(&principal, cx) {
+        let kind = principal.kind;
+        let admitted = Admitted::new(principal, cx);
+        if !admitted.may_enter(cx.exchange.connection().tunnel()) {
             return Ok(false);
         }
-        let kind = principal.kind;
         establish(cx, TokenProof { source, kind })?;
-        Ok(matches!(take(cx, source, &principal), Verdict::Continue))
+        Ok(matches!(take(cx, source, admitted), Verdict::Continue))
     }
 
     /// The phases it takes part in.
@@ -246,10 +248,11 @@ impl OnRequest for TokenFilter {
             Ok(principal) => principal,
             Err(reason) => return Ok(Verdict::Refuse(reason)),
         };
-        if !allows(&principal, cx) {
+        let admitted = Admitted::new(principal, cx);
+        if !admitted.may_enter(cx.exchange.connection().tunnel()) {
             return Ok(Verdict::Refuse(Reason::InsufficientScope));
         }
-        Ok(take(cx, source, &principal))
+        Ok(take(cx, source, admitted))
     }
 }
 
@@ -261,15 +264,9 @@ fn establish(cx: &mut RequestCx<'_>, proof: TokenProof) -> Result<(), FilterErro
         })
 }
 
-/// Whether the bearer may reach what the request is for. A plain CONNECT has no path: a token limited to one cannot
-/// allow it.
-fn allows(principal: &Principal, cx: &RequestCx<'_>) -> bool {
-    let path = (cx.upgrade != Some(Upgrade::Connect)).then(|| cx.head.uri.path());
-    connects(principal, cx.exchange.connection().tunnel(), path)
-}
-
 /// Says who the bearer is and takes the token out of the request.
-fn take(cx: &mut RequestCx<'_>, source: TokenSource, principal: &Principal) -> Verdict {
+fn take(cx: &mut RequestCx<'_>, source: TokenSource, admitted: Admitted) -> Verdict {
+    let principal = admitted.principal();
     let identity = Identity {
         subject: principal.user_id.clone(),
         method: NAME,
@@ -283,7 +280,11 @@ fn take(cx: &mut RequestCx<'_>, source: TokenSource, principal: &Principal) -> V
             .cloned(),
         ..Identity::default()
     };
-    if cx.exchange.establish(identity).is_err() {
+    let established = cx
+        .exchange
+        .establish(identity)
+        .and_then(|()| cx.exchange.establish(admitted));
+    if established.is_err() {
         // Somebody else has proved who this is: two proofs on one request contradict each other.
         return Verdict::Refuse(Reason::AmbiguousCredentials);
     }
@@ -327,11 +328,14 @@ mod tests {
 
     use adit_config::Secret;
     use adit_filters::env::fake::Fake;
-    use adit_filters::{Chain, Connected, ConnectionInfo, Decision, Exchange, Placed, Transport};
+    use adit_filters::{
+        Chain, Connected, ConnectionInfo, Decision, Exchange, Placed, Transport, Upgrade,
+    };
     use serde_json::{Value, json};
 
     use super::super::claims::{Claims, Resources};
     use super::*;
+    use crate::identity::credentials::{Credentials, sha256};
 
     /// The fake clock's beginning, in Unix seconds.
     const NOW: f64 = 1_800_000_000.0;
@@ -678,6 +682,50 @@ mod tests {
             bench.get("/", Some(&early)).await.0,
             "invalid-token from authorization"
         );
+    }
+
+    // edge-behaviour §7.2 "Stream lifetime"
+    #[tokio::test]
+    async fn who_was_let_in_stays_while_its_credential_lets_it() {
+        let bench = Bench::new();
+        let token = bench.token(Claims {
+            exp: Some(NOW + 10.0),
+            ..Claims::default()
+        });
+        let request = http::Request::get("https://a.example/live?x")
+            .header(AUTHORIZATION, format!("Bearer {token}"));
+        let mut head = request.body(()).unwrap().into_parts().0;
+        let mut exchange = bench.exchange().await;
+        let decision = bench.chain.request(&mut head, &mut exchange, None).await;
+        assert!(matches!(decision, Decision::Pass { .. }), "{decision:?}");
+        let tunnel = exchange.connection().tunnel();
+        let stays = || {
+            let admitted = exchange.fact::<Admitted>().unwrap();
+            admitted.may_stay(&bench.authority, tunnel)
+        };
+        bench.fake.clock.advance(Duration::from_secs(10));
+        assert!(stays(), "its time is over, and it is let be");
+        let stored = |more: &str| {
+            let hash = sha256(token.as_bytes());
+            let hash: String = hash.iter().map(|octet| format!("{octet:02x}")).collect();
+            let text = format!("[[credential]]\nid = \"a\"\ntoken-sha256 = [\"{hash}\"]\n{more}");
+            let section = Section::parse("credentials.toml", &text).unwrap();
+            Credentials::read(&section, ["default", "other"]).unwrap()
+        };
+        let live = "{ params = { path = \"/live\" } }";
+        let dead = "{ params = { path = \"/dead\" } }";
+        let path = |limit: &str| format!("resources.tunnels.scopes.tunnels.connect = {limit}");
+        for (more, expected) in [
+            ("revoked = true", false),
+            ("", true),
+            ("projects = [\"other\"]", false),
+            ("permissions = [\"tunnels.resources.read-only\"]", false),
+            (&path(live), true),
+            (&path(dead), false),
+        ] {
+            bench.authority.set_credentials(stored(more));
+            assert_eq!(stays(), expected, "{more}");
+        }
     }
 
     // edge-behaviour §14.2 T21

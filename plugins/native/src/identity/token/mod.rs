@@ -2,6 +2,7 @@
 //!
 //! [`Authority`] is the one place that verifies a token, for visitors, agents and the Engine API alike.
 
+mod admitted;
 mod authority;
 mod boundary;
 mod claims;
@@ -17,6 +18,7 @@ mod standing;
 mod times;
 mod trust;
 
+pub use admitted::Admitted;
 pub use authority::{Authority, SECRET_BYTES_MIN, TOKEN_BYTES_MAX};
 pub use boundary::{BoundaryError, Place, TunnelResource, Visible};
 pub use claims::{Audience, Claims, Metadata, Resources, TokenKind};
