@@ -71,6 +71,8 @@ pub struct Agents {
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     drain: watch::Sender<bool>,
     relays: watch::Sender<usize>,
+    /// Says when everybody is judged again.
+    judged: watch::Sender<()>,
 }
 
 impl Agents {
@@ -94,6 +96,7 @@ impl Agents {
             sessions: Mutex::default(),
             drain: watch::Sender::new(false),
             relays: watch::Sender::new(0),
+            judged: watch::Sender::new(()),
         })
     }
 
@@ -105,6 +108,17 @@ impl Agents {
     /// Replaces who is let in; sessions stay.
     pub fn set_authority(&self, authority: impl Authority + 'static) {
         self.authority.store(Arc::new(Box::new(authority)));
+    }
+
+    /// Judges everybody who was let in again, by what is known of their credentials now: agents that
+    /// may not stay are disconnected, and private streams of those who may not dial any more are cut.
+    pub fn judge_again(&self) {
+        self.judged.send_replace(());
+        for session in self.sessions().values() {
+            if !session.principal.may_stay() {
+                session.dismiss();
+            }
+        }
     }
 
     /// Replaces how chains are made and gives every live tunnel its new one. A tunnel that gets

@@ -485,9 +485,23 @@ async fn a_revoked_credential_counts_no_longer_and_a_bad_file_changes_nothing() 
     );
     assert_eq!(engine.get(&host, "/", &fields).await.0, 200);
 
+    // An agent of that application, and its tunnel.
+    let token = app.token("app", &json!({}));
+    let agent = engine.client_with(token).await.unwrap();
+    let theirs = engine.publish(&agent, TunnelOptions::http()).await;
+    assert_eq!(engine.get(&theirs, "/", "").await.0, 200);
+
     fs::write(&file, app.table("app", "revoked = true")).unwrap();
     engine.engine.reload().unwrap();
     assert_eq!(engine.get(&host, "/", &fields).await.0, 401);
+    let gone = async {
+        while engine.get(&theirs, "/", "").await.0 == 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .unwrap();
 
     // Without a reload, the file is noticed to have changed.
     fs::write(&file, app.table("app", "")).unwrap();

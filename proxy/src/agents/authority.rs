@@ -41,6 +41,11 @@ pub trait Principal: Send + Sync {
 
     /// Whether it may dial this tunnel.
     fn may_dial(&self, tunnel: &TunnelRecord) -> bool;
+
+    /// Whether it would still be let in, but for the time that has passed.
+    fn may_stay(&self) -> bool {
+        true
+    }
 }
 
 /// Lets everybody do everything: for an engine that nobody else can reach.
@@ -102,30 +107,53 @@ impl Authority for TokenAuthority {
                 "the token is not for project `{project}`"
             )));
         }
-        Ok(Arc::new(Bearer(principal)))
+        Ok(Arc::new(Bearer {
+            authority: Arc::clone(&self.0),
+            principal,
+            project: project.to_owned(),
+        }))
     }
 }
 
-/// The bearer of a token.
-struct Bearer(Arc<token::Principal>);
+/// The bearer of a token. Its rights are those it has when it uses them, not those it came with.
+struct Bearer {
+    authority: Arc<token::Authority>,
+    principal: Arc<token::Principal>,
+    /// The project it entered.
+    project: String,
+}
+
+impl Bearer {
+    fn now(&self) -> Option<Arc<token::Principal>> {
+        self.authority.judge_again(&self.principal).ok()
+    }
+}
 
 impl Principal for Bearer {
     fn user_id(&self) -> Option<&str> {
-        Some(&self.0.user_id)
+        Some(&self.principal.user_id)
     }
 
     fn pins(&self, project: &str) -> Vec<Map<String, Value>> {
-        self.0.pins(place(project))
+        let pins = |now: Arc<token::Principal>| now.pins(place(project));
+        self.now().map(pins).unwrap_or_default()
     }
 
     fn may_create(&self, tunnel: &TunnelRecord) -> bool {
         let properties = tunnel.to_map();
-        self.0.may_create(place(project(tunnel)), &properties)
+        self.now()
+            .is_some_and(|now| now.may_create(place(project(tunnel)), &properties))
     }
 
     fn may_dial(&self, tunnel: &TunnelRecord) -> bool {
         let live = tunnel.to_map();
-        self.0.may_connect(place(project(tunnel)), &live, None)
+        self.now()
+            .is_some_and(|now| now.may_connect(place(project(tunnel)), &live, None))
+    }
+
+    fn may_stay(&self) -> bool {
+        self.now()
+            .is_some_and(|now| now.reaches(place(&self.project)))
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) async fn serve<I>(
     drop(ending);
     tracing::info!(client = %admitted.session.client_id, %end, "agent disconnected");
     match end {
-        End::Closed | End::Drain | End::Gone => {
+        End::Closed | End::Dismissed | End::Drain | End::Gone => {
             close(reader.into_inner().unsplit(sink)).await;
         }
         End::Silent | End::Misbehaved | End::NotReading | End::Lost => {}
@@ -130,6 +130,10 @@ fn admit(
     }
     sessions.insert(client_id, Arc::clone(&session));
     drop(sessions);
+    // Its credential may have been taken back before it was among those who are judged again.
+    if !session.principal.may_stay() {
+        session.dismiss();
+    }
     Ok(Admitted {
         session,
         inbox,
@@ -172,6 +176,8 @@ impl Drop for Ending {
 enum End {
     /// The agent asked for it.
     Closed,
+    /// The agent's credential does not let it stay.
+    Dismissed,
     /// The engine is shutting down.
     Drain,
     /// The agent closed its connection.
@@ -190,6 +196,7 @@ impl std::fmt::Display for End {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(match self {
             Self::Closed => "closed by the agent",
+            Self::Dismissed => "its credential does not count any longer",
             Self::Drain => "the engine is shutting down",
             Self::Gone => "the agent ended its connection",
             Self::Lost => "the connection broke",
@@ -219,6 +226,7 @@ enum Wake {
     Written(std::io::Result<()>),
     Command(Option<Command>),
     Time,
+    Dismissed,
     Drain,
 }
 
@@ -257,6 +265,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Send> Control<I> {
                     Ok(())
                 }
                 Wake::Time => self.look_at_the_time(),
+                Wake::Dismissed => Err(End::Dismissed),
                 Wake::Drain => Err(End::Drain),
             };
             if let Err(end) = end {
@@ -279,6 +288,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Send> Control<I> {
             message = self.reader.next(), if reads => Wake::Message(message),
             command = self.ending.inbox.recv(), if reads => Wake::Command(command),
             () = sleep_until(deadline) => Wake::Time,
+            () = self.ending.session.dismissed() => Wake::Dismissed,
             _ = drain.wait_for(|draining| *draining) => Wake::Drain,
         }
     }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::listing::TunnelRecord;
-use super::{Agents, BoxLeg, ConnInfo, LAST_WORD, draining, ids, internal, refuse};
+use super::{Agents, BoxLeg, ConnInfo, LAST_WORD, Principal, draining, ids, internal, refuse};
 use crate::edge::DialError;
 use crate::route::Tunnel;
 
@@ -23,13 +23,18 @@ where
     I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
 {
     let _relay = Relay::begin(&agents.relays);
+    // Subscribed to before anything is judged: what changes meanwhile is not missed.
+    let mut judged = agents.judged.subscribe();
     let opened = match find(&agents, &info, &request) {
-        Ok(tunnel) => open(&tunnel, &info).await,
+        Ok(admitted) => open(&admitted.tunnel, &info)
+            .await
+            .map(|leg| (leg, admitted)),
         Err(error) => Err(error),
     };
     // Another id than the agent's: a client that dials its own tunnel sees both.
-    let opened = opened.and_then(|leg| Ok((leg, ids::id().map_err(|_| internal())?)));
-    let (mut leg, stream_id) = match opened {
+    let opened =
+        opened.and_then(|(leg, admitted)| Ok((leg, admitted, ids::id().map_err(|_| internal())?)));
+    let (mut leg, admitted, stream_id) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(peer = %info.peer, %error, "a private dial failed");
@@ -42,9 +47,34 @@ where
             return;
         }
     }
-    if let Err(error) = relay(&mut io, &mut leg).await {
-        // Dropping what is not finished passes the reset on.
-        tracing::debug!(peer = %info.peer, %error, "a private stream broke off");
+    tokio::select! {
+        ended = relay(&mut io, &mut leg) => {
+            if let Err(error) = ended {
+                // Dropping what is not finished passes the reset on.
+                tracing::debug!(peer = %info.peer, %error, "a private stream broke off");
+            }
+        }
+        () = refused(&mut judged, &agents, &admitted) => {
+            tracing::info!(peer = %info.peer, "a private stream was cut: its credential does not allow it any longer");
+        }
+    }
+}
+
+/// Who dials what.
+struct Admitted {
+    tunnel: Arc<Tunnel>,
+    principal: Arc<dyn Principal>,
+}
+
+/// Waits until a dialer may not stay.
+async fn refused(judged: &mut watch::Receiver<()>, agents: &Agents, admitted: &Admitted) {
+    // The sender lives in `agents`.
+    while judged.changed().await.is_ok() {
+        let port = agents.settings.load().public_port;
+        let record = TunnelRecord::of(&admitted.tunnel, port);
+        if !(admitted.principal.may_stay() && admitted.principal.may_dial(&record)) {
+            return;
+        }
     }
 }
 
@@ -52,7 +82,7 @@ fn find(
     agents: &Agents,
     info: &ConnInfo,
     request: &DialRequest,
-) -> Result<Arc<Tunnel>, ProtocolError> {
+) -> Result<Admitted, ProtocolError> {
     Version::accept(request.details.protocol_version.as_deref())?;
     if agents.is_draining() {
         return Err(draining());
@@ -82,7 +112,7 @@ fn find(
             "the credential does not allow this tunnel to be dialled",
         ));
     }
-    Ok(tunnel)
+    Ok(Admitted { tunnel, principal })
 }
 
 async fn open(tunnel: &Tunnel, info: &ConnInfo) -> Result<BoxLeg, ProtocolError> {

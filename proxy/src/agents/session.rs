@@ -9,7 +9,7 @@ use std::time::Duration;
 use adit_protocol::Version;
 use adit_protocol::message::{ClientDetails, IpAddress, ProxyConnReq};
 use adit_transport::Abort;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::listing::ClientRecord;
 use super::{Agents, Principal, ids};
@@ -39,6 +39,7 @@ pub struct Session {
     peer: SocketAddr,
     agents: Weak<Agents>,
     commands: mpsc::Sender<Command>,
+    dismissed: Notify,
     turns: Arc<Semaphore>,
     queued: AtomicUsize,
     queued_max: usize,
@@ -82,6 +83,7 @@ impl Session {
             peer: identity.peer,
             agents: Arc::downgrade(agents),
             commands,
+            dismissed: Notify::new(),
             turns: Arc::new(Semaphore::new(settings.pending_opens)),
             queued: AtomicUsize::new(0),
             queued_max: settings.queued_opens,
@@ -152,6 +154,16 @@ impl Session {
         });
     }
 
+    /// Ends the channel: its agent may not be here any longer.
+    pub(super) fn dismiss(&self) {
+        self.dismissed.notify_one();
+    }
+
+    /// Waits until the agent is dismissed.
+    pub(super) async fn dismissed(&self) {
+        self.dismissed.notified().await;
+    }
+
     /// The channel has ended: nobody waits for a turn any longer.
     pub(super) fn end(&self) {
         self.turns.close();
@@ -191,6 +203,7 @@ impl Session {
             peer: ([127, 0, 0, 1], 1).into(),
             agents: Weak::new(),
             commands: mpsc::channel(1).0,
+            dismissed: Notify::new(),
             turns: Arc::new(Semaphore::new(0)),
             queued: AtomicUsize::new(0),
             queued_max: 0,

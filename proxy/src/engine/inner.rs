@@ -178,6 +178,7 @@ impl Inner {
         self.agents
             .set_settings(agents::Settings::of(&config, port));
         built.services.authority.set_trust(built.trust);
+        self.agents.judge_again();
         self.services.store(Arc::new(built.services));
         for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");
@@ -209,6 +210,7 @@ impl Inner {
                     "the credentials file changed: it is in effect"
                 );
                 self.services.load().authority.set_credentials(credentials);
+                self.agents.judge_again();
             }
             Err(problems) => {
                 for problem in problems {

@@ -1,6 +1,7 @@
 //! With the engine's own tokens instead of the doorman.
 
 use adit_config::Secret as ConfigSecret;
+use adit_plugins::identity::credentials;
 use adit_plugins::identity::token::{self, Claims};
 use serde_json::{Value, json};
 
@@ -167,4 +168,66 @@ async fn a_dial_needs_a_token_that_may_connect() {
             }
         }
     }
+}
+
+// edge-behaviour §7.2 "Stream lifetime"
+#[tokio::test]
+async fn who_was_let_in_goes_when_its_credential_does() {
+    let shared = authority(KEY);
+    let engine = Engine::new();
+    engine
+        .agents
+        .set_authority(TokenAuthority::new(Arc::clone(&shared)));
+    let claims = |user: &str| json!({ "type": "auth", "userId": user, "exp": now() + 600.0 });
+    let (agent, other) = (mint(KEY, claims("agent")), mint(KEY, claims("other")));
+    let mut control = engine.connect();
+    open(&mut control, &agent).await.unwrap();
+    let mut unmoved = engine.connect();
+    open(&mut unmoved, &other).await.unwrap();
+    unmoved.open_tunnel(private("db")).await.unwrap();
+    let mut dialer = engine.connect();
+    dialer
+        .send(StreamReq {
+            client_details: details(Some(&agent)),
+            tunnel_id_name: "db".to_owned(),
+            zero_rtt: Some(true),
+            datagram_channel: None,
+        })
+        .await;
+    let request = unmoved.stream_request().await;
+    let leg = engine.bring(&request, Some(true)).await;
+    let (mut read, mut write) = leg.payload();
+    write.write_all(b"down").await.unwrap();
+    let (mut near, _open) = dialer.payload();
+    let mut bytes = [0; 4];
+    near.read_exact(&mut bytes).await.unwrap();
+
+    let stored = |more: &str| {
+        let hash = hex::encode(credentials::sha256(agent.as_bytes()));
+        let text = format!("[[credential]]\nid = \"c\"\ntoken-sha256 = [\"{hash}\"]\n{more}");
+        let section = adit_config::Section::parse("credentials.toml", &text).unwrap();
+        credentials::Credentials::read(&section, ["default", "shop"]).unwrap()
+    };
+    let judge = |more: &str| {
+        shared.set_credentials(stored(more));
+        engine.agents.judge_again();
+    };
+    judge("");
+    control.open_tunnel(private("still")).await.unwrap();
+    // Its rights are those it has now.
+    judge("permissions = [\"tunnels.streams.create-delete\"]");
+    let error = control.open_tunnel(private("more")).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::UNAUTHORIZED);
+    assert!(engine.routes.name("default", "still").is_some());
+    judge("revoked = true");
+    control.ended().await;
+    assert!(engine.routes.name("default", "still").is_none());
+    // The stream it had dialled is cut at both ends.
+    assert!(matches!(near.read(&mut bytes).await, Ok(0) | Err(_)));
+    assert!(matches!(read.read(&mut bytes).await, Ok(0) | Err(_)));
+    let error = open(&mut engine.connect(), &agent).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::UNAUTHORIZED);
+    // Who has nothing to do with it notices nothing.
+    unmoved.open_tunnel(private("more")).await.unwrap();
+    assert_eq!(engine.agents.agent_count(), 1);
 }
