@@ -1,6 +1,7 @@
 //! `adit engine`: run an engine, set one up, ask a running one.
 
 mod ask;
+mod credential;
 mod init;
 mod logs;
 mod serve;
@@ -37,6 +38,7 @@ enum EngineCommand {
     /// Name every problem of a configuration, and change nothing
     Check(ConfigArgs),
     Token(token::TokenArgs),
+    Credential(credential::CredentialArgs),
     Explain(ask::ExplainArgs),
     /// Show how a running engine is
     Status(ask::AskArgs),
@@ -98,6 +100,7 @@ pub(crate) fn run(args: EngineArgs) -> anyhow::Result<()> {
         Some(EngineCommand::Init(args)) => init::run(&args),
         Some(EngineCommand::Check(args)) => check(&args),
         Some(EngineCommand::Token(args)) => token::run(&args),
+        Some(EngineCommand::Credential(args)) => credential::run(&args),
         Some(EngineCommand::Explain(args)) => ask::explain(&args),
         Some(EngineCommand::Status(args)) => ask::status(&args),
         Some(EngineCommand::Reload(args)) => ask::reload(&args),
