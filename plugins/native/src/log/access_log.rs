@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use adit_filters::{ConfigError, Env, Filter, Hooks, LogCx, OnLog, Stage};
+use adit_filters::{ConfigError, Env, Filter, Hooks, LogCx, OnLog, Refusal, Stage};
 use serde::Deserialize;
 use serde::ser::{SerializeMap as _, Serializer as _};
 use serde_json::{Value, json};
 
-use super::entry::{Entry, country, milliseconds, protocol, rfc3339, text};
+use super::entry::{Decision, Entry, country, milliseconds, protocol, rfc3339, text};
 use super::writer::{Target, Writer, default_queue};
 
 /// Where lines go, how many may wait, and what is in them.
@@ -73,8 +73,12 @@ fields! {
     Filter = "filter",
     /// Why.
     Reason = "reason",
-    /// More about why.
+    /// More about why, or about how it ended.
     Detail = "detail",
+    /// What filters on trial would have refused.
+    DryRun = "dry_run",
+    /// Filters that could not decide and were passed over.
+    Lapsed = "lapsed",
     /// The tunnel's name, or its id.
     Tunnel = "tunnel",
     /// The tunnel's project.
@@ -118,11 +122,11 @@ impl Field {
             Self::Filter => json!(decision().map(|decision| decision.by.unwrap_or("edge"))),
             Self::Reason => json!(decision().map(|decision| decision.reason)),
             Self::Detail => {
-                let lapsed = || entry.lapses.first().map(super::entry::lapse);
-                let detail = decision().and_then(|decision| decision.detail.map(str::to_owned));
-                let broken = || broken()?.detail.as_deref().map(str::to_owned);
-                json!(detail.or_else(broken).or_else(lapsed))
+                let detail = decision().and_then(|decision| decision.detail);
+                json!(detail.or_else(|| broken()?.detail.clone()))
             }
+            Self::DryRun => messages(&entry.trials),
+            Self::Lapsed => messages(&entry.lapses),
             Self::Tunnel => json!(tunnel.name.as_deref().or(text(&tunnel.id))),
             Self::Project => json!(text(&tunnel.project)),
             Self::RequestId => json!(outcome.request_id.to_string()),
@@ -133,6 +137,17 @@ impl Field {
             Self::Ended => json!(broken().map(|end| end.cause.as_str())),
             Self::UserAgent => json!(request.user_agent()),
         }
+    }
+}
+
+/// Refusals that did not come into effect, if there are any.
+fn messages(refusals: &[Refusal]) -> Value {
+    let messages = refusals
+        .iter()
+        .map(|refusal| Decision::of(refusal).message());
+    match refusals {
+        [] => Value::Null,
+        _ => messages.collect(),
     }
 }
 

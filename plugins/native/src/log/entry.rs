@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_filters::{Connection, Identity, LogCx, Outcome, Refusal};
+use adit_filters::{Connection, Identity, LogCx, Outcome, Refusal, redact};
 use http::Version;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub(super) who: Option<Who>,
     /// Observers that failed and were passed over.
     pub(super) lapses: Vec<Refusal>,
+    /// What filters on trial would have refused.
+    pub(super) trials: Vec<Refusal>,
 }
 
 /// Whoever the visitor has proved to be.
@@ -39,6 +41,7 @@ impl Entry {
                 method: identity.method,
             }),
             lapses: exchange.lapses(),
+            trials: exchange.dry_refusals(),
         }
     }
 
@@ -52,11 +55,7 @@ impl Entry {
     pub(super) fn decision(&self) -> Option<Decision<'_>> {
         let outcome = &*self.outcome;
         if let Some(refusal) = &outcome.refusal {
-            return Some(Decision {
-                by: refusal.by.as_deref(),
-                reason: refusal.reason.as_str(),
-                detail: refusal.detail.as_deref(),
-            });
+            return Some(Decision::of(refusal));
         }
         if let Some(settled) = &outcome.settled {
             return Some(Decision {
@@ -68,7 +67,7 @@ impl Entry {
         outcome.failure.as_ref().map(|failure| Decision {
             by: None,
             reason: super::failure::word(failure.kind),
-            detail: Some(&failure.detail),
+            detail: Some(redact::field(&failure.detail)),
         })
     }
 }
@@ -78,14 +77,23 @@ pub(super) struct Decision<'a> {
     /// The filter; none where it was the edge.
     pub(super) by: Option<&'a str>,
     pub(super) reason: &'a str,
-    pub(super) detail: Option<&'a str>,
+    /// More, without secrets: filters may quote the visitor.
+    pub(super) detail: Option<Cow<'a, str>>,
 }
 
-impl Decision<'_> {
+impl<'a> Decision<'a> {
+    pub(super) fn of(refusal: &'a Refusal) -> Self {
+        Self {
+            by: refusal.by.as_deref(),
+            reason: refusal.reason.as_str(),
+            detail: refusal.detail.as_deref().map(redact::field),
+        }
+    }
+
     /// All of it in one line.
     pub(super) fn message(&self) -> String {
         let mut message = self.reason.to_owned();
-        for (before, part) in [(" by ", self.by), (": ", self.detail)] {
+        for (before, part) in [(" by ", self.by), (": ", self.detail.as_deref())] {
             if let Some(part) = part {
                 message.push_str(before);
                 message.push_str(part);
@@ -93,13 +101,6 @@ impl Decision<'_> {
         }
         message
     }
-}
-
-/// An observer that failed, in one line.
-pub(super) fn lapse(refusal: &Refusal) -> String {
-    let by = refusal.by.as_deref().unwrap_or_default();
-    let detail = refusal.detail.as_deref().unwrap_or_default();
-    format!("{by} could not decide and was passed over: {detail}")
 }
 
 /// The HTTP version in ALPN's words.

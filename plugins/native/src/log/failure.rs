@@ -3,7 +3,7 @@
 use adit_filters::{Cause, FailureKind, Reason, Refusal, Settlement};
 use serde_json::{Value, json};
 
-use super::entry::Entry;
+use super::entry::{Decision, Entry};
 use crate::identity::token::TokenSource;
 
 /// A kind of failure as the access log writes it.
@@ -24,7 +24,18 @@ pub(super) fn firewall(entry: &Entry) -> Value {
         "decision": if failure.is_some() { "denied" } else { "allowed" },
         "rule": rule(entry),
         "failure": failure,
+        "filter": entry.decision().and_then(|decision| decision.by),
+        "dryRun": trials(entry),
     })
+}
+
+/// What filters on trial would have refused. Like the filter's name, rstream's records have no such thing.
+fn trials(entry: &Entry) -> Option<Vec<Value>> {
+    let trials = entry.trials.iter().map(|refusal| {
+        let Decision { by, reason, detail } = Decision::of(refusal);
+        json!({ "filter": by, "reason": reason, "message": detail })
+    });
+    (!entry.trials.is_empty()).then(|| trials.collect())
 }
 
 /// Whether a filter kept the exchange from its service. One that answered in the service's place did not.

@@ -180,6 +180,7 @@ fn without_nulls(value: Value) -> Value {
                 .collect();
             Value::Object(kept)
         }
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
         other => other,
     }
 }
