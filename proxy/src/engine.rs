@@ -230,7 +230,7 @@ impl Engine {
         let world = self.inner.world.clone();
         drop((relays, self));
         // Chains that a cut exchange still holds keep their writers; those are not waited for.
-        let _given_up = tokio::time::timeout(LAST_WORDS, world.threads_ended()).await;
+        let _given_up = tokio::time::timeout(LAST_WORDS, world.endings()).await;
         Drained { cut }
     }
 }

@@ -289,6 +289,10 @@ impl Jobs for FakeJobs {
         Ok(())
     }
 
+    fn spawn_to_end(&self, name: &str, job: BoxFuture<'static, ()>) -> Result<(), JobsError> {
+        self.spawn(name, job)
+    }
+
     fn spawn_blocking(&self, name: &str, job: Box<dyn FnOnce() + Send>) -> Result<(), JobsError> {
         lock(&self.blocking).push((name.to_owned(), job));
         Ok(())

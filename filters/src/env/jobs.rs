@@ -9,6 +9,12 @@ pub trait Jobs: Send + Sync {
     /// # Errors
     /// [`JobsError`].
     fn spawn(&self, name: &str, job: BoxFuture<'static, ()>) -> Result<(), JobsError>;
+    /// Starts a job that finishes what it has begun when its configuration is replaced. It must end by itself soon
+    /// after its filter is gone: its channel closes then.
+    ///
+    /// # Errors
+    /// [`JobsError`].
+    fn spawn_to_end(&self, name: &str, job: BoxFuture<'static, ()>) -> Result<(), JobsError>;
     /// Starts a job that may block, on a thread of its own. It must end by itself once its filter is gone: its
     /// channel closes then.
     ///

@@ -13,31 +13,52 @@ pub const JOBS_MAX: usize = 256;
 /// How many threads the filters of all loads may have running: those of an old load end with its last exchange.
 pub const THREADS_MAX: usize = 64;
 
+/// How many tasks the filters of all loads may have running that end by themselves.
+pub const ENDING_MAX: usize = 256;
+
 /// The jobs of one load.
 pub struct Jobs {
     runtime: Option<Handle>,
     running: Mutex<Vec<AbortHandle>>,
-    threads: Arc<Threads>,
+    endings: Arc<Endings>,
 }
 
-/// How many threads run.
-#[derive(Debug, Default)]
-pub(super) struct Threads(watch::Sender<usize>);
+/// Jobs that outlive their load and end by themselves.
+#[derive(Debug)]
+pub(super) struct Endings {
+    threads: Places,
+    tasks: Places,
+}
 
-impl Threads {
+impl Default for Endings {
+    fn default() -> Self {
+        Self {
+            threads: Places::new(THREADS_MAX),
+            tasks: Places::new(ENDING_MAX),
+        }
+    }
+}
+
+impl Endings {
     /// Waits until none runs.
     pub(super) async fn ended(&self) {
-        // Fails only without a sender, and that is this one.
-        let _ = self.0.subscribe().wait_for(|running| *running == 0).await;
+        for places in [&self.threads, &self.tasks] {
+            // Fails only without a sender, and that is this one.
+            let _ = places
+                .taken
+                .subscribe()
+                .wait_for(|running| *running == 0)
+                .await;
+        }
     }
 }
 
 impl Jobs {
-    pub(super) fn new(runtime: Option<Handle>, threads: Arc<Threads>) -> Self {
+    pub(super) fn new(runtime: Option<Handle>, endings: Arc<Endings>) -> Self {
         Self {
             runtime,
             running: Mutex::default(),
-            threads,
+            endings,
         }
     }
 
@@ -76,12 +97,24 @@ impl adit_filters::env::Jobs for Jobs {
         Ok(())
     }
 
+    fn spawn_to_end(&self, name: &str, job: BoxFuture<'static, ()>) -> Result<(), JobsError> {
+        let Some(runtime) = &self.runtime else {
+            return Ok(());
+        };
+        let place = self.endings.tasks.take()?;
+        tracing::debug!(job = name, "job started");
+        runtime.spawn(async move {
+            let _place = place;
+            job.await;
+        });
+        Ok(())
+    }
+
     fn spawn_blocking(&self, name: &str, job: Box<dyn FnOnce() + Send>) -> Result<(), JobsError> {
         if self.runtime.is_none() {
             return Ok(());
         }
-        let place =
-            Place::take(&self.threads).ok_or(JobsError::OverLimit { limit: THREADS_MAX })?;
+        let place = self.endings.threads.take()?;
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
@@ -93,23 +126,40 @@ impl adit_filters::env::Jobs for Jobs {
     }
 }
 
-/// A thread's place among those that may run, given back when it ends, by a panic too.
-struct Place(Arc<Threads>);
+/// How many jobs of one kind run, and may.
+#[derive(Debug)]
+struct Places {
+    taken: watch::Sender<usize>,
+    max: usize,
+}
 
-impl Place {
-    fn take(threads: &Arc<Threads>) -> Option<Self> {
-        let taken = threads.0.send_if_modified(|running| {
-            let free = *running < THREADS_MAX;
+impl Places {
+    fn new(max: usize) -> Self {
+        Self {
+            taken: watch::Sender::default(),
+            max,
+        }
+    }
+
+    fn take(&self) -> Result<Place, JobsError> {
+        let taken = self.taken.send_if_modified(|running| {
+            let free = *running < self.max;
             *running += usize::from(free);
             free
         });
-        taken.then(|| Self(threads.clone()))
+        match taken {
+            true => Ok(Place(self.taken.clone())),
+            false => Err(JobsError::OverLimit { limit: self.max }),
+        }
     }
 }
 
+/// A job's place among those that may run, given back when it ends, by a panic too.
+struct Place(watch::Sender<usize>);
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.send_modify(|running| *running -= 1);
+        self.0.send_modify(|running| *running -= 1);
     }
 }
 
@@ -180,11 +230,36 @@ mod tests {
             Err(JobsError::OverLimit { limit: THREADS_MAX })
         ));
         drop(stops);
-        jobs.threads.ended().await;
+        jobs.endings.ended().await;
         let (done, is_done) = oneshot::channel();
         jobs.spawn_blocking("ends", Box::new(move || done.send(()).unwrap()))
             .unwrap();
         is_done.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_job_that_ends_by_itself_outlives_its_load_and_is_waited_for() {
+        let jobs = jobs();
+        let mut stops = Vec::new();
+        let mut start = || {
+            let (stop, stopped) = oneshot::channel::<()>();
+            let ends = Box::pin(async move { assert!(stopped.await.is_err()) });
+            stops.push(stop);
+            jobs.spawn_to_end("ends", ends)
+        };
+        for _ in 0..ENDING_MAX {
+            start().unwrap();
+        }
+        assert!(matches!(
+            start(),
+            Err(JobsError::OverLimit { limit: ENDING_MAX })
+        ));
+        let endings = Arc::clone(&jobs.endings);
+        drop(jobs);
+        tokio::task::yield_now().await;
+        assert_eq!(*endings.tasks.taken.borrow(), ENDING_MAX);
+        drop(stops);
+        endings.ended().await;
     }
 
     #[test]

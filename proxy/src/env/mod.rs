@@ -22,7 +22,7 @@ pub use http::{
     ANSWER_BYTES_MAX, FETCH_TIMEOUT_MAX, FETCHES_MAX, OutboundError, OutboundHttp,
     REQUEST_BYTES_MAX,
 };
-pub use jobs::{JOBS_MAX, Jobs, THREADS_MAX};
+pub use jobs::{ENDING_MAX, JOBS_MAX, Jobs, THREADS_MAX};
 pub use metrics::{FilterMetrics, LABEL_SETS_MAX, METRICS_MAX};
 pub use store::{ENTRY_BYTES_MAX, STORE_BYTES_MAX, Stores};
 
@@ -34,7 +34,7 @@ pub struct World {
     http: Arc<OutboundHttp>,
     stores: Arc<Stores>,
     metrics: Arc<FilterMetrics>,
-    threads: Arc<jobs::Threads>,
+    endings: Arc<jobs::Endings>,
     runtime: Option<Handle>,
 }
 
@@ -62,15 +62,15 @@ impl World {
             http: Arc::new(OutboundHttp::new()?),
             stores: Arc::new(Stores::new(clock.clone())),
             metrics: Arc::new(FilterMetrics::new(registry.clone())),
-            threads: Arc::default(),
+            endings: Arc::default(),
             runtime,
             clock,
         })
     }
 
-    /// Waits until the threads of filters that are gone have written what was left to write.
-    pub async fn threads_ended(&self) {
-        self.threads.ended().await;
+    /// Waits until filters that are gone have written and sent what was left.
+    pub async fn endings(&self) {
+        self.endings.ended().await;
     }
 
     /// The part of one load of the configuration.
@@ -78,7 +78,7 @@ impl World {
     pub fn load(&self) -> Load {
         Load {
             world: self.clone(),
-            jobs: Arc::new(Jobs::new(self.runtime.clone(), self.threads.clone())),
+            jobs: Arc::new(Jobs::new(self.runtime.clone(), self.endings.clone())),
         }
     }
 }
