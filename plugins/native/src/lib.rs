@@ -36,4 +36,5 @@ pub fn registry(services: &Services) -> Registry {
         .with::<upgrade::other::OtherUpgrade>()
         .with::<log::access_log::AccessLog>()
         .with::<log::stream_summary::StreamSummary>()
+        .with::<log::otlp::Otlp>()
 }

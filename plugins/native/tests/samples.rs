@@ -73,7 +73,8 @@ fn filters_stand_where_they_belong() {
             "websocket",
             "upgrade",
             "access-log",
-            "stream-summary"
+            "stream-summary",
+            "otlp"
         ]
         .map(stage),
         [
@@ -81,6 +82,7 @@ fn filters_stand_where_they_belong() {
             Stage::Identity,
             Stage::Upgrade,
             Stage::Upgrade,
+            Stage::Log,
             Stage::Log,
             Stage::Log
         ]
@@ -166,6 +168,31 @@ fn a_mistake_in_a_table_has_its_position() {
             "access-log",
             "fields = ['time', 'tim']",
             Some("engine.toml:1:19: fields.1: unknown value `tim`, did you mean `time`?"),
+        ),
+        (
+            "otlp",
+            "endpoint = 'collector:4317'",
+            Some(
+                "engine.toml:1:12: endpoint: `collector:4317` is not an `http` or `https` address, write it like `http://collector:4318`",
+            ),
+        ),
+        (
+            "otlp",
+            "endpoint = 'http://c:4318'\nheaders = { x-api-key = 'k' }",
+            Some(
+                "engine.toml:2:25: headers.x-api-key: a secret does not belong in this file, use `{ env = \"VARIABLE\" }` or `{ file = \"path\" }`",
+            ),
+        ),
+        (
+            "otlp",
+            "endpoint = 'http://c:4318'\nsample-ratio = 2.0",
+            Some("engine.toml:2:16: sample-ratio: `sample-ratio` must be between 0 and 1"),
+        ),
+        ("otlp", "endpoint = 'http://c:4318'\nsample-ratio = 1", None),
+        (
+            "otlp",
+            "traces = true",
+            Some("engine.toml:1:1: `endpoint` is missing"),
         ),
         (
             "access-log",

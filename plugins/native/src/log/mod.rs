@@ -5,6 +5,7 @@ mod entry;
 mod failure;
 mod file;
 mod headers;
+pub mod otlp;
 pub mod stream_summary;
 mod summary;
 #[cfg(test)]
