@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::facts::{Fact, Facts};
+use crate::handshake::ClientCertificate;
 use crate::weight::Note;
 
 /// The carrier a visitor arrived on.
@@ -46,6 +47,10 @@ pub struct ClientHello {
     pub server_name: Option<String>,
     /// Protocols offered, in the client's order.
     pub alpn: Vec<Bytes>,
+    /// Versions offered by their numbers in TLS, in the client's order; empty if it names none, as before TLS 1.3.
+    pub versions: Vec<u16>,
+    /// Groups for key exchange by their numbers at IANA, in the client's order.
+    pub groups: Vec<u16>,
 }
 
 /// What the handshake agreed on, when the edge terminates TLS.
@@ -59,8 +64,11 @@ pub struct TlsInfo {
     pub alpn: Option<String>,
     /// Key exchange group.
     pub group: Option<String>,
-    /// SHA-256 of the client's certificate, if it presented one.
-    pub client_certificate_sha256: Option<[u8; 32]>,
+    /// Whose handshake asked the client for a certificate: the tunnel's id, or one of the engine's own names. None if
+    /// it did not ask.
+    pub certificate_for: Option<Arc<str>>,
+    /// The client's certificate, if it presented one.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// What is fixed once for a connection, before any filter runs.

@@ -12,6 +12,7 @@ use http::HeaderName;
 use crate::context::{BodyCx, ConnectCx, DatagramCx, LogCx, RequestCx, ResponseCx, StreamCx};
 use crate::exchange::Exchange;
 use crate::facts::Fact;
+use crate::handshake::Handshake;
 use crate::stage::Stage;
 use crate::verdict::{Admission, FilterError, Passage, Revision, Verdict};
 
@@ -145,6 +146,7 @@ pub trait OnLog: Send + Sync + 'static {
 /// The phases one configured filter takes part in, where it stands, and the facts it needs and gives.
 #[derive(Clone, Default)]
 pub struct Hooks {
+    pub(crate) handshake: Option<Arc<Handshake>>,
     pub(crate) connect: Option<Arc<dyn DynOnConnect>>,
     pub(crate) request: Option<Arc<dyn DynOnRequest>>,
     pub(crate) response: Option<Arc<dyn DynOnResponse>>,
@@ -180,6 +182,23 @@ impl Hooks {
     #[must_use]
     pub fn rank(self, rank: u8) -> Self {
         Self { rank, ..self }
+    }
+
+    /// Demands something of the handshake of connections that the tunnel's name brings.
+    ///
+    /// A reused connection may have been made for another tunnel: a filter that demands judges it in [`OnConnect`] too.
+    #[must_use]
+    pub fn handshake(self, demand: Handshake) -> Self {
+        Self {
+            handshake: Some(Arc::new(demand)),
+            ..self
+        }
+    }
+
+    /// What it demands of the handshake, if anything.
+    #[must_use]
+    pub fn demands(&self) -> Option<&Handshake> {
+        self.handshake.as_deref()
     }
 
     /// Takes part in [`OnConnect`].
@@ -306,6 +325,7 @@ impl Hooks {
     #[must_use]
     pub fn phases(&self) -> Vec<&'static str> {
         [
+            ("handshake", self.handshake.is_some()),
             ("connect", self.connect.is_some()),
             ("request", self.request.is_some()),
             ("request-body", self.request_body.is_some()),

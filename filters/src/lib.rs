@@ -13,6 +13,7 @@ pub mod env;
 mod exchange;
 mod facts;
 mod filter;
+mod handshake;
 mod hooks;
 mod outcome;
 pub mod redact;
@@ -36,6 +37,10 @@ pub use env::Env;
 pub use exchange::{Exchange, Slot};
 pub use facts::{Established, Fact, Facts, Identity};
 pub use filter::{ConfigError, Filter};
+pub use handshake::{
+    CertificateVerdict, CipherSuite, ClientAuth, ClientCertificate, Contradiction, Handshake,
+    JudgeCertificate, KeyExchange, TlsVersion,
+};
 pub use hooks::{
     Hooks, OnConnect, OnDatagram, OnLog, OnRequest, OnRequestBody, OnResponse, OnResponseBody,
     OnStream,

@@ -14,12 +14,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use adit_config::PublicAccess;
-use adit_filters::{Chain, ChainError, Hooks, Placed, Stage, TunnelInfo};
+use adit_filters::{Chain, ChainError, Handshake, Hooks, Placed, Stage, TlsVersion, TunnelInfo};
 use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
+use adit_plugins::tls::policy::{self, MinVersion, TlsPolicy};
 use adit_protocol::{ErrorCode, ProtocolError};
 
 use crate::env::Load;
-use crate::properties::{Effective, NEEDS_PROOF, Protocol};
+use crate::properties::{self, Effective, NEEDS_PROOF, Protocol};
 
 pub use explain::explain;
 use project::ProjectRules;
@@ -67,6 +68,15 @@ pub enum AssembleError {
     /// The list of trusted addresses cannot be used.
     #[error("`trusted_ips` cannot be used: {0}")]
     TrustedIps(String),
+    /// The tunnel asks for less than the project demands.
+    #[error("`tls_min_version` is below the project's, which is {}", .project.as_str())]
+    BelowProject {
+        /// What the project demands.
+        project: properties::TlsVersion,
+    },
+    /// What the tunnel demands of TLS cannot be had.
+    #[error("`tls_ciphers` cannot be used: {0}")]
+    TlsPolicy(String),
     /// A demand of the project judges requests, and this tunnel has none.
     #[error("the project's filter `{0}` judges HTTP requests, so the tunnel must be one of HTTP")]
     Unenforceable(Arc<str>),
@@ -85,7 +95,12 @@ impl AssembleError {
         match self {
             Self::NotPermitted(_) | Self::Unenforceable(_) => ErrorCode::UNAUTHORIZED,
             Self::UnknownProject(_) => ErrorCode::TUNNEL_NOT_FOUND,
-            Self::NobodyTrusted | Self::TrustedIps(_) => ErrorCode::INVALID_REQUEST,
+            Self::NobodyTrusted
+            | Self::TrustedIps(_)
+            | Self::BelowProject { .. }
+            | Self::TlsPolicy(_)
+            // Only what the tunnel adds can contradict what its project's policies agreed on at load.
+            | Self::Chain(ChainError::Handshake { .. }) => ErrorCode::INVALID_REQUEST,
             Self::Missing(_) => ErrorCode::FEATURE_NOT_AVAILABLE,
             Self::Chain(ChainError::TooManyFilters { .. } | ChainError::TooManySlots { .. }) => {
                 ErrorCode::CAPACITY_EXHAUSTED
@@ -161,6 +176,7 @@ impl Policies {
             let hooks = adit_filters::Filter::hooks(Arc::new(filter));
             filters.push(from_tunnel("trusted-ips", "trusted_ips", hooks));
         }
+        filters.extend(project.tls_policy(asked)?);
         filters.extend(self.methods(asked)?);
         Ok(filters)
     }
@@ -194,6 +210,38 @@ impl Drop for Policies {
 }
 
 impl ProjectChain {
+    /// The tunnel's own demands of TLS, which can only add to the project's (edge-behaviour §5.2).
+    fn tls_policy(&self, asked: &Effective) -> Result<Option<Placed>, AssembleError> {
+        let min_version = asked.tls_min_version.map(|version| match version {
+            properties::TlsVersion::Tls12 => MinVersion::Tls12,
+            properties::TlsVersion::Tls13 => MinVersion::Tls13,
+        });
+        let enforced = self.filters.iter().filter(|placed| !placed.dry_run);
+        let demands = enforced.filter_map(|placed| placed.hooks.demands());
+        let lowest = demands.map(Handshake::min_version).max();
+        if min_version == Some(MinVersion::Tls12) && lowest == Some(TlsVersion::Tls13) {
+            return Err(AssembleError::BelowProject {
+                project: properties::TlsVersion::Tls13,
+            });
+        }
+        let ciphers = &asked.tls_ciphers;
+        if min_version.is_none() && ciphers.is_empty() {
+            return Ok(None);
+        }
+        let filter = TlsPolicy::from_config(policy::Config {
+            min_version,
+            cipher_suites: (!ciphers.is_empty()).then(|| ciphers.clone()),
+            ..policy::Config::default()
+        })
+        .map_err(|error| AssembleError::TlsPolicy(error.message))?;
+        let property = match min_version {
+            Some(_) => "tls_min_version",
+            None => "tls_ciphers",
+        };
+        let hooks = adit_filters::Filter::hooks(Arc::new(filter));
+        Ok(Some(from_tunnel("tls-policy", property, hooks)))
+    }
+
     /// The project's rule about public tunnels, asked again at each reload (edge-behaviour §7.7).
     fn permits(&self, asked: &Effective) -> Result<(), AssembleError> {
         match self.public_access {

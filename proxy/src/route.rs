@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::agents::Session;
 use crate::edge::{Directory, Found, Site};
-use crate::properties::Effective;
+use crate::properties::{Effective, TlsVersion};
 
 /// Most host names of ended tunnels that are remembered.
 pub const OFFLINE_MAX: usize = 10_000;
@@ -41,6 +41,21 @@ pub struct Tunnel {
     pub session: Arc<Session>,
     /// Its place at the HTTP edge; none for a private tunnel.
     pub site: Option<Arc<Site>>,
+}
+
+impl Tunnel {
+    /// The lowest TLS version visitors may speak: the tunnel's own, or where it has none what the
+    /// project's policies raise it to (edge-behaviour §5.2).
+    #[must_use]
+    pub fn tls_min_version(&self) -> Option<TlsVersion> {
+        self.properties.tls_min_version.or_else(|| {
+            let chain = self.site.as_ref()?.chain();
+            match chain.handshake()?.min_version() {
+                adit_filters::TlsVersion::Tls12 => None,
+                adit_filters::TlsVersion::Tls13 => Some(TlsVersion::Tls13),
+            }
+        })
+    }
 }
 
 /// What a host name leads to.

@@ -1,107 +1,51 @@
-//! TLS as the engine answers it: one certificate, read anew when its files change, and one
-//! configuration for each kind of peer.
+//! TLS as the engine answers it: one certificate, and a configuration for each kind of peer and each
+//! tunnel that demands something of its own.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+mod certificate;
+mod clients;
+mod demand;
+mod kept;
+
+use std::sync::Arc;
 
 use adit_config::CertificateFiles;
-use adit_filters::TlsInfo;
-use arc_swap::ArcSwap;
-use rustls::client::verify_server_name;
+use adit_filters::{ClientCertificate, Handshake, TlsInfo};
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, ServerConnection};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
-/// TLS 1.3 tickets sent to a peer: one is what a client uses, and each costs a record.
-const TICKETS: usize = 1;
+use certificate::Certificate;
+pub use certificate::CertificateError;
+pub(crate) use demand::Answers;
+pub(crate) use kept::Kept;
 
-/// Longest PEM file taken, in bytes.
-const PEM_BYTES_MAX: u64 = 1 << 20;
-
-/// Why a certificate cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CertificateError {
-    /// The certificate's own text is wrong.
-    #[error("{path} holds no usable certificate: {source}")]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: rustls::Error,
-    },
-    /// A file holds no PEM section of the kind wanted.
-    #[error("{path} holds no {what} in PEM: {source}")]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What was looked for.
-        what: &'static str,
-        /// What is wrong.
-        source: rustls_pki_types::pem::Error,
-    },
-    /// Key and certificate do not belong together, or the key cannot be used.
-    #[error("{path} is not the key of the certificate: {source}")]
-    Key {
-        /// The key's file.
-        path: PathBuf,
-        /// What is wrong.
-        source: rustls::Error,
-    },
-    /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// TLS itself cannot be set up.
-    #[error("cannot set up TLS: {0}")]
-    Setup(#[from] rustls::Error),
-}
-
-impl CertificateError {
-    /// The file that is wrong, if one is.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Certificate { path, .. }
-            | Self::Key { path, .. }
-            | Self::Pem { path, .. }
-            | Self::Read { path, .. } => Some(path),
-            Self::Setup(_) => None,
-        }
-    }
-}
+/// What visitors and users of the API speak.
+const VISITORS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The engine's certificate and the configurations that show it.
 #[derive(Debug)]
 pub struct Tls {
+    provider: Arc<CryptoProvider>,
     certificate: Arc<Certificate>,
     agents: Arc<ServerConfig>,
     visitors: Arc<ServerConfig>,
 }
 
 impl Tls {
-    /// Reads the certificate and prepares both configurations.
+    /// Reads the certificate and prepares the configurations that every engine has.
     ///
     /// # Errors
     /// What is wrong with the files.
     pub fn new(files: &CertificateFiles) -> Result<Self, CertificateError> {
         let provider = adit_transport::tls::provider();
         let certificate = Arc::new(Certificate::read(files, &provider)?);
-        let agents = server_config(&provider, &certificate, &[adit_protocol::ALPN])?;
-        let visitors = server_config(&provider, &certificate, &[b"h2", b"http/1.1"])?;
+        let nothing = Handshake::new();
+        let config =
+            |alpn: &[&[u8]]| demand::config(&provider, &certificate, &nothing, alpn).map(Arc::new);
         Ok(Self {
+            agents: config(&[adit_protocol::ALPN])?,
+            visitors: config(&VISITORS)?,
             certificate,
-            agents,
-            visitors,
+            provider,
         })
     }
 
@@ -113,6 +57,11 @@ impl Tls {
     /// For visitors and users of the API: `h2` and `http/1.1`.
     pub fn visitors(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.visitors)
+    }
+
+    /// For visitors of whom this is demanded. Their tickets are good for nobody else.
+    pub(crate) fn answering(&self, demand: &Handshake) -> Result<Answers, rustls::Error> {
+        Answers::new(&self.provider, &self.certificate, demand, &VISITORS)
     }
 
     /// When the certificate ends, in seconds since 1970.
@@ -129,145 +78,8 @@ impl Tls {
     }
 }
 
-fn server_config(
-    provider: &Arc<CryptoProvider>,
-    certificate: &Arc<Certificate>,
-    alpn: &[&[u8]],
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(certificate) as _;
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(resolver);
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    config.send_tls13_tickets = TICKETS;
-    // Tickets the client keeps, so that resumption costs no memory here.
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-    Ok(Arc::new(config))
-}
-
-/// A certificate with its key, read anew on the first handshake after one of its files changed.
-#[derive(Debug)]
-struct Certificate {
-    files: CertificateFiles,
-    provider: Arc<CryptoProvider>,
-    current: ArcSwap<CertifiedKey>,
-    /// Files as they were when they were last read, good or bad: what failed once is not tried
-    /// again until it changes.
-    seen: Mutex<Stamps>,
-}
-
-impl Certificate {
-    fn read(
-        files: &CertificateFiles,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, CertificateError> {
-        let seen = Stamps::of(files);
-        let current = pair(files, provider)?;
-        Ok(Self {
-            files: files.clone(),
-            provider: Arc::clone(provider),
-            current: ArcSwap::from_pointee(current),
-            seen: Mutex::new(seen),
-        })
-    }
-
-    fn current(&self) -> Arc<CertifiedKey> {
-        let now = Stamps::of(&self.files);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen != now {
-            *seen = now;
-            match pair(&self.files, &self.provider) {
-                Ok(pair) => {
-                    self.current.store(Arc::new(pair));
-                    tracing::info!(cert = %self.files.cert.display(), "certificate read anew");
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "certificate changed and cannot be used, the one before stays");
-                }
-            }
-        }
-        drop(seen);
-        self.current.load_full()
-    }
-
-    fn covers(&self, name: &str) -> bool {
-        let Ok(name) = ServerName::try_from(name) else {
-            return false;
-        };
-        let current = self.current();
-        current.end_entity_cert().is_ok_and(|leaf| {
-            ParsedCertificate::try_from(leaf)
-                .is_ok_and(|leaf| verify_server_name(&leaf, &name).is_ok())
-        })
-    }
-}
-
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current())
-    }
-}
-
-/// What tells one state of the two files from another.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamps([Option<(SystemTime, u64)>; 2]);
-
-impl Stamps {
-    fn of(files: &CertificateFiles) -> Self {
-        Self([&files.cert, &files.key].map(|path| {
-            let metadata = fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        }))
-    }
-}
-
-fn pair(
-    files: &CertificateFiles,
-    provider: &CryptoProvider,
-) -> Result<CertifiedKey, CertificateError> {
-    let pem = |path: &Path, what| {
-        let path = path.to_owned();
-        move |source| CertificateError::Pem { path, what, source }
-    };
-    let chain = CertificateDer::pem_slice_iter(&read(&files.cert)?)
-        .collect::<Result<Vec<_>, _>>()
-        .and_then(|chain| match chain.is_empty() {
-            true => Err(rustls_pki_types::pem::Error::NoItemsFound),
-            false => Ok(chain),
-        })
-        .map_err(pem(&files.cert, "certificate"))?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
-        .map_err(pem(&files.key, "private key"))?;
-    let pair =
-        CertifiedKey::from_der(chain, key, provider).map_err(|source| CertificateError::Key {
-            path: files.key.clone(),
-            source,
-        })?;
-    pair.end_entity_cert()
-        .and_then(ParsedCertificate::try_from)
-        .map_err(|source| CertificateError::Certificate {
-            path: files.cert.clone(),
-            source,
-        })?;
-    Ok(pair)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    use io::Read;
-
-    let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(PEM_BYTES_MAX).read_to_end(&mut bytes))
-        .map_err(|source| CertificateError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-    Ok(bytes)
-}
-
-/// What a finished handshake agreed on.
-pub(crate) fn info(connection: &ServerConnection) -> TlsInfo {
+/// What a finished handshake agreed on; `certificate_for` is who asked for a certificate in it.
+pub(crate) fn info(connection: &ServerConnection, certificate_for: Option<Arc<str>>) -> TlsInfo {
     TlsInfo {
         version: match connection.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -287,15 +99,27 @@ pub(crate) fn info(connection: &ServerConnection) -> TlsInfo {
             .negotiated_key_exchange_group()
             .and_then(|group| group.name().as_str())
             .map(str::to_owned),
-        client_certificate_sha256: None,
+        certificate_for,
+        client_certificate: presented(connection),
     }
+}
+
+/// The certificate the client presented, if it did.
+pub(crate) fn presented(connection: &ServerConnection) -> Option<Arc<ClientCertificate>> {
+    let (leaf, more) = connection.peer_certificates()?.split_first()?;
+    Some(Arc::new(clients::certificate(leaf, more)))
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
+    use std::fs;
+    use std::path::Path;
+
     use rcgen::{CertifiedKey as Generated, generate_simple_self_signed};
+
+    use rustls_pki_types::CertificateDer;
 
     use super::*;
 

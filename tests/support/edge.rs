@@ -153,7 +153,8 @@ impl TestEdge {
                 cipher: "TLS13_AES_128_GCM_SHA256".to_owned(),
                 alpn: Some(alpn.to_owned()),
                 group: None,
-                client_certificate_sha256: None,
+                certificate_for: None,
+                client_certificate: None,
             }),
         };
         let edge = Arc::clone(&self.edge);

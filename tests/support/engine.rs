@@ -1,6 +1,7 @@
 //! A whole engine on loopback, from a configuration as an operator writes it.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -8,6 +9,7 @@ use adit_agent::{Client, Tunnel, TunnelOptions};
 use adit_config::{Config, Secret};
 use adit_plugins::identity::token::{Authority, Claims};
 use adit_proxy::engine::{Engine, Options};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -124,24 +126,37 @@ impl TestEngine {
 
     /// A visitor's connection, in the HTTP version of `alpn`.
     pub async fn visit(&self, host: &str, alpn: &str) -> TlsStream<TcpStream> {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        self.handshake(host, &Arc::new(config)).await.unwrap()
+    }
+
+    /// Who a visitor must trust.
+    pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(self.folder.path().join("ca.pem")).unwrap();
         roots.add(ca).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        let socket = TcpStream::connect(self.engine.addresses().https)
-            .await
-            .unwrap();
+        roots
+    }
+
+    /// A handshake of a visitor's own kind.
+    ///
+    /// # Errors
+    /// What kept it from succeeding.
+    pub async fn handshake(
+        &self,
+        host: &str,
+        config: &Arc<ClientConfig>,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let socket = TcpStream::connect(self.engine.addresses().https).await?;
         let name = ServerName::try_from(host.to_owned()).unwrap();
-        TlsConnector::from(Arc::new(config))
+        TlsConnector::from(Arc::clone(config))
             .connect(name, socket)
             .await
-            .unwrap()
     }
 
     /// What a scraper of the metrics reads.
@@ -169,6 +184,11 @@ impl TestEngine {
         let status = answer.split(' ').nth(1).unwrap_or_default();
         (status.parse().unwrap_or_default(), answer)
     }
+}
+
+/// The cryptography of visitors, to be narrowed.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 fn config(folder: &Path, more: &str) -> String {

@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::{CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainRow, Gate, Link, Placed};
 use crate::carry::BODY_HOLD_MAX;
+use crate::handshake::{Contradiction, Handshake};
 use crate::stage::Stage;
 use crate::weight::Weight;
 use crate::when::When;
@@ -22,6 +23,16 @@ pub enum ChainError {
         name: Arc<str>,
         /// Its line.
         origin: String,
+    },
+    /// What filters demand of a handshake cannot all be had.
+    #[error("{origin}: `{name}` and the filters before it cannot be met together: {contradiction}")]
+    Handshake {
+        /// The filter that demands one thing too many.
+        name: Arc<str>,
+        /// Its line.
+        origin: String,
+        /// What contradicts.
+        contradiction: Contradiction,
     },
     /// A filter wants to hold more of a body than the chain may.
     #[error(
@@ -103,6 +114,7 @@ impl ChainError {
             Self::TooManyFilters { .. } => None,
             Self::Conditional { name, origin }
             | Self::Deferred { name, origin, .. }
+            | Self::Handshake { name, origin, .. }
             | Self::HoldsTooMuch { name, origin, .. }
             | Self::Misplaced { name, origin, .. }
             | Self::TooManySlots { name, origin, .. }
@@ -141,12 +153,32 @@ impl Chain {
         for placed in &filters {
             check_alone(placed, &mut slots, &mut hold)?;
         }
+        let handshake = handshake(&filters)?;
         Ok(Self {
+            handshake,
             len,
             hold,
             ..lists(filters)
         })
     }
+}
+
+/// What they demand together. A filter on trial demands nothing.
+fn handshake(filters: &[Placed]) -> Result<Option<Handshake>, ChainError> {
+    let mut sum: Option<Handshake> = None;
+    for placed in filters.iter().filter(|placed| !placed.dry_run) {
+        let Some(demand) = placed.hooks.demands() else {
+            continue;
+        };
+        let sum = sum.get_or_insert_default();
+        sum.tighten(demand)
+            .map_err(|contradiction| ChainError::Handshake {
+                name: placed.name.clone(),
+                origin: placed.origin.clone(),
+                contradiction,
+            })?;
+    }
+    Ok(sum)
 }
 
 fn check_order(filters: &[Placed]) -> Result<(), ChainError> {
@@ -230,7 +262,8 @@ fn check_alone(placed: &Placed, slots: &mut usize, hold: &mut usize) -> Result<(
         origin,
         ..
     } = placed;
-    let early = hooks.connect.is_some() || hooks.stage == Stage::Network;
+    let early =
+        hooks.handshake.is_some() || hooks.connect.is_some() || hooks.stage == Stage::Network;
     if early && !is_unconditional(&placed.when) {
         return Err(ChainError::Conditional {
             name: name.clone(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::connection::Connection;
+use crate::handshake::Handshake;
 use crate::hooks::{
     DynDatagram, DynOnConnect, DynOnRequest, DynOnResponse, DynRequestBody, DynResponseBody,
     DynStream, Hooks, OnLog,
@@ -66,6 +67,7 @@ impl Placed {
 /// A tunnel's filters, ready to be called. Immutable: a change makes a new chain, and exchanges keep theirs.
 #[derive(Default)]
 pub struct Chain {
+    handshake: Option<Handshake>,
     connect: Box<[Link<dyn DynOnConnect>]>,
     /// Every filter that judges requests, and every conditional one: its condition is decided at its place.
     request: Box<[Gate]>,
@@ -249,6 +251,12 @@ impl Chain {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// What its filters together demand of a handshake; none if they leave it to the engine.
+    #[must_use]
+    pub fn handshake(&self) -> Option<&Handshake> {
+        self.handshake.as_ref()
     }
 
     /// Whether a filter decides about connections.

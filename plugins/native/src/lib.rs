@@ -3,6 +3,7 @@
 pub mod identity;
 pub mod log;
 pub mod network;
+pub mod tls;
 pub mod upgrade;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ impl Services {
 pub fn registry(services: &Services) -> Registry {
     Registry::new()
         .with::<network::trusted_ips::TrustedIps>()
+        .with::<tls::policy::TlsPolicy>()
         .with_factory(Box::new(TokenFactory::new(Arc::clone(&services.authority))))
         .with::<upgrade::websocket::WebSocket>()
         .with::<upgrade::other::OtherUpgrade>()

@@ -69,6 +69,7 @@ fn filters_stand_where_they_belong() {
     assert_eq!(
         [
             "trusted-ips",
+            "tls-policy",
             "token",
             "websocket",
             "upgrade",
@@ -79,6 +80,7 @@ fn filters_stand_where_they_belong() {
         .map(stage),
         [
             Stage::Network,
+            Stage::Tls,
             Stage::Identity,
             Stage::Upgrade,
             Stage::Upgrade,
@@ -117,6 +119,40 @@ fn a_mistake_in_a_table_has_its_position() {
             "trusted-ips",
             "alow = ['10.0.0.0/8']",
             Some("engine.toml:1:1: alow: unknown key `alow`, did you mean `allow`?"),
+        ),
+        ("tls-policy", "min-version = 'tls1.3'", None),
+        (
+            "tls-policy",
+            "min-version = 'tls1.1'",
+            Some("engine.toml:1:15: min-version: unknown value `tls1.1`, did you mean `tls1.2`?"),
+        ),
+        (
+            "tls-policy",
+            "",
+            Some(
+                "engine.toml:1:1: demands nothing, set `min-version`, `cipher-suites` or `post-quantum`",
+            ),
+        ),
+        (
+            "tls-policy",
+            "cipher-suites = ['TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256', 'TLS_RSA_WITH_RC4_128_SHA']",
+            Some(
+                "engine.toml:1:59: cipher-suites.1: `TLS_RSA_WITH_RC4_128_SHA` is not a suite of TLS 1.2 that this engine has, use `TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384`, ",
+            ),
+        ),
+        (
+            "tls-policy",
+            "cipher-suites = ['TLS_AES_128_GCM_SHA256']",
+            Some(
+                "engine.toml:1:18: cipher-suites.0: `TLS_AES_128_GCM_SHA256` is of TLS 1.3, where",
+            ),
+        ),
+        (
+            "tls-policy",
+            "post-quantum = 'off'\nech = 'require'",
+            Some(
+                "engine.toml:2:7: ech: Encrypted Client Hello cannot be offered: the TLS library has no server's side of it",
+            ),
         ),
         ("token", "", None),
         (

@@ -125,12 +125,16 @@ impl TunnelRecord {
     /// A live tunnel.
     #[must_use]
     pub fn of(tunnel: &Tunnel, public_port: u16) -> Self {
-        Self::opened(
+        let opened = Self::opened(
             &tunnel.info,
             &tunnel.properties,
             tunnel.created,
             public_port,
-        )
+        );
+        Self {
+            tls_min_version: tunnel.tls_min_version().map(TlsVersion::as_str),
+            ..opened
+        }
     }
 
     /// A tunnel that opens at `created`.

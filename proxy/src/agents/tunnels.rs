@@ -256,6 +256,9 @@ fn answer(tunnel: &Tunnel, public_port: u16) -> TunnelProperties {
         id: Some(info.id.clone()),
         creation_date: Some(tunnel.created.into()),
         hostname: host.cloned(),
+        tls_min_version: tunnel
+            .tls_min_version()
+            .map(|version| version.as_str().to_owned()),
         port: host.map(|_| u32::from(public_port)),
         host: host.map(|host| authority(host, public_port)),
         ..tunnel.properties.to_message()

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::dial::Dial;
 use super::pool::Pool;
+use crate::tls::Kept;
 
 /// What the service behind an HTTP tunnel speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,6 +29,8 @@ pub struct Site {
     /// What the service speaks.
     pub mode: UpstreamMode,
     pub(crate) chain: ArcSwap<Chain>,
+    /// What answers handshakes under that chain.
+    pub(crate) handshakes: Kept,
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) pool: Arc<Pool>,
 }
@@ -44,6 +47,7 @@ impl Site {
             info,
             mode,
             chain: ArcSwap::new(chain),
+            handshakes: Kept::default(),
             dial,
             pool: Arc::default(),
         }
@@ -57,6 +61,7 @@ impl Site {
     /// Swaps the chain whole; exchanges under way keep theirs.
     pub fn set_chain(&self, chain: Arc<Chain>) {
         self.chain.store(chain);
+        self.handshakes.clear();
     }
 
     /// Lets idle upstream connections go: the tunnel has ended.

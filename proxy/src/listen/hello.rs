@@ -1,8 +1,9 @@
 //! The ClientHello, read without being consumed (RFC 8446 §4.1.2, RFC 6066 §3, RFC 7301 §3.1).
 //!
-//! The server name and the protocols offered decide who serves a connection, before any handshake.
+//! The server name and the protocols offered decide who serves a connection, before any handshake;
+//! versions and groups decide which of a tunnel's configurations answers it.
 //! The bytes are kept as they came, so that whoever serves it can be given them again. The parser
-//! looks for these two things only and forgives what it need not understand: judging the handshake
+//! looks for these things only and forgives what it need not understand: judging the handshake
 //! is the business of whoever answers it.
 
 use std::io;
@@ -26,10 +27,14 @@ const CLIENT_HELLO: u8 = 1;
 const MESSAGE_HEADER_BYTES: usize = 4;
 
 const EXTENSION_SERVER_NAME: u16 = 0;
+const EXTENSION_GROUPS: u16 = 10;
 const EXTENSION_ALPN: u16 = 16;
+const EXTENSION_VERSIONS: u16 = 43;
 const NAME_TYPE_HOST: u8 = 0;
 /// Longest host name taken from a hello (RFC 1035 §2.3.4), trailing dot included.
 const SERVER_NAME_BYTES_MAX: usize = 254;
+/// Most versions and most groups taken from a hello; clients offer fewer than ten of each.
+const NUMBERS_MAX: usize = 32;
 
 /// What a connection began with.
 #[derive(Debug)]
@@ -190,6 +195,8 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
         match kind {
             EXTENSION_SERVER_NAME => hello.server_name = server_name(data),
             EXTENSION_ALPN => hello.alpn = protocols(data),
+            EXTENSION_GROUPS => hello.groups = numbers(data.vector16_of()),
+            EXTENSION_VERSIONS => hello.versions = numbers(data.vector8_of()),
             _ => {}
         }
     }
@@ -231,6 +238,13 @@ fn protocols(mut data: Cursor<'_>) -> Vec<Bytes> {
     protocols
 }
 
+/// The first numbers of a list (RFC 8446 §4.2.1 and §4.2.7).
+fn numbers(mut list: Cursor<'_>) -> Vec<u16> {
+    std::iter::from_fn(|| list.u16())
+        .take(NUMBERS_MAX)
+        .collect()
+}
+
 /// Bytes taken from the front, as TLS writes its numbers and vectors (RFC 8446 §3).
 struct Cursor<'a>(&'a [u8]);
 
@@ -257,6 +271,16 @@ impl<'a> Cursor<'a> {
     fn vector16(&mut self) -> Option<&'a [u8]> {
         let length = self.u16()?;
         self.take(length.into())
+    }
+
+    /// What is in the vector that begins here; nothing if it is broken.
+    fn vector8_of(mut self) -> Self {
+        Self(self.vector8().unwrap_or_default())
+    }
+
+    /// The same, with a length of two octets.
+    fn vector16_of(mut self) -> Self {
+        Self(self.vector16().unwrap_or_default())
     }
 }
 
@@ -350,6 +374,8 @@ mod tests {
         let hello = heard(&bytes).unwrap().unwrap();
         assert_eq!(hello.server_name.as_deref(), Some("app.t.example.com"));
         assert_eq!(hello.alpn, [&b"h2"[..], b"http/1.1"]);
+        assert_eq!(hello.versions, [0x0304, 0x0303]);
+        assert_eq!(hello.groups.first(), Some(&0x11ec), "X25519MLKEM768");
     }
 
     #[tokio::test]
@@ -406,6 +432,27 @@ mod tests {
                 .unwrap()
                 .unwrap();
             assert_eq!(hello.server_name.as_deref(), name);
+        }
+    }
+
+    #[test]
+    fn lists_of_versions_and_groups_are_taken_as_far_as_they_go() {
+        let groups = |list: &[u8]| {
+            let mut data = (list.len() as u16).to_be_bytes().to_vec();
+            data.extend(list);
+            (10, data)
+        };
+        for (extensions, versions, taken) in [
+            (vec![(43, vec![4, 3, 4, 3, 3])], vec![0x0304, 0x0303], 0),
+            (vec![(43, vec![3, 3, 4, 3])], vec![0x0304], 0),
+            (vec![(43, vec![9, 3, 4])], vec![], 0),
+            (vec![groups(&[0, 29, 0, 23])], vec![], 2),
+            (vec![groups(&[0; 2000])], vec![], NUMBERS_MAX),
+        ] {
+            let hello = heard(&records(&message_with(&extensions), 3000));
+            let hello = hello.unwrap().unwrap();
+            assert_eq!(hello.versions, versions);
+            assert_eq!(hello.groups.len(), taken);
         }
     }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use adit_filters::{ClientHello, ConnectionInfo, Transport};
+use adit_filters::{ClientAuth, ClientHello, ConnectionInfo, Transport};
 use adit_transport::Guarded;
 use adit_transport::tls::ServerStream;
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use super::plain::{self, Answer};
 use super::rewind::Rewind;
 use super::slots::{Slot, Slots};
 use crate::agents::{self, Agents, ConnInfo};
-use crate::edge::{self, Edge, Entry, Found};
+use crate::edge::{self, Edge, Entry, Found, Site};
 use crate::metrics::ListenerMetrics;
 use crate::tls::{self, Tls};
 
@@ -185,7 +186,7 @@ impl Dispatch {
                 Box::pin(agents::serve(Arc::clone(&self.agents), *io, info)).await;
             }
             Some(Ready::Visitor(io, info, entry, _slot)) => {
-                Box::pin(edge::serve(Arc::clone(&self.edge), io, info, entry)).await;
+                Box::pin(edge::serve(Arc::clone(&self.edge), io, *info, entry)).await;
             }
             None => {}
         }
@@ -246,15 +247,19 @@ impl Dispatch {
                 }
                 Err(error) => self.not_agreed(peer, &error),
             },
-            Route::Visitors(entry) => {
+            Route::Visitors(Reception {
+                entry,
+                config,
+                certificate_for,
+            }) => {
                 let Some(slot) = self.visitors.take() else {
                     self.metrics.turned_away();
                     return None;
                 };
-                match TlsAcceptor::from(settings.tls.visitors()).accept(io).await {
+                match TlsAcceptor::from(config).accept(io).await {
                     Ok(io) => {
-                        info.tls = Some(tls::info(io.get_ref().1));
-                        Some(Ready::Visitor(Box::new(io), info, entry, slot))
+                        info.tls = Some(tls::info(io.get_ref().1, certificate_for));
+                        Some(Ready::Visitor(Box::new(io), Box::new(info), entry, slot))
                     }
                     Err(error) => self.not_agreed(peer, &error),
                 }
@@ -304,12 +309,18 @@ impl Dispatch {
         };
         match (own, for_agents, hello.server_name.as_deref()) {
             (true, true, _) => Route::Agents,
-            (true, false, _) => Route::Visitors(Entry::Engine),
+            (true, false, _) => Route::Visitors(Reception::of_engine(settings)),
             (false, _, None) => Route::Alert(Alert::UnrecognizedName),
             (false, _, Some(name)) => match self.edge.directory.find(name) {
-                Found::Site(site) => Route::Visitors(Entry::Site(site)),
+                Found::Site(site) => match Reception::of_site(settings, site, hello) {
+                    Ok(reception) => Route::Visitors(reception),
+                    Err(error) => {
+                        tracing::error!(host = name, %error, "no TLS can be had for a tunnel");
+                        Route::Alert(Alert::InternalError)
+                    }
+                },
                 // An answer in HTTP says more than an alert: 404, 421 or 503.
-                _ if settings.tls.covers(name) => Route::Visitors(Entry::Engine),
+                _ if settings.tls.covers(name) => Route::Visitors(Reception::of_engine(settings)),
                 Found::OtherProtocol => Route::Alert(Alert::NoApplicationProtocol),
                 _ => Route::Alert(Alert::UnrecognizedName),
             },
@@ -321,7 +332,7 @@ enum Ready {
     Agent(Box<AgentIo>, ConnInfo),
     Visitor(
         Box<tokio_rustls::server::TlsStream<Rewind<TcpStream>>>,
-        ConnectionInfo,
+        Box<ConnectionInfo>,
         Entry,
         Slot,
     ),
@@ -330,12 +341,47 @@ enum Ready {
 enum Route {
     Agents,
     Alert(Alert),
-    Visitors(Entry),
+    Visitors(Reception),
+}
+
+/// How a visitor's handshake is answered, and where it leads.
+struct Reception {
+    entry: Entry,
+    config: Arc<ServerConfig>,
+    /// Who asks for a certificate.
+    certificate_for: Option<Arc<str>>,
+}
+
+impl Reception {
+    fn of_engine(settings: &Settings) -> Self {
+        Self {
+            entry: Entry::Engine,
+            config: settings.tls.visitors(),
+            certificate_for: None,
+        }
+    }
+
+    fn of_site(
+        settings: &Settings,
+        site: Arc<Site>,
+        hello: &ClientHello,
+    ) -> Result<Self, rustls::Error> {
+        let chain = site.chain();
+        let asks = chain
+            .handshake()
+            .is_some_and(|demand| demand.client_auth() != ClientAuth::None);
+        Ok(Self {
+            config: site.handshakes.config(&chain, &settings.tls, hello)?,
+            certificate_for: asks.then(|| site.info.id.as_str().into()),
+            entry: Entry::Site(site),
+        })
+    }
 }
 
 /// Fatal alerts sent before any handshake (RFC 8446 §6).
 #[derive(Clone, Copy, Debug)]
 enum Alert {
+    InternalError,
     NoApplicationProtocol,
     UnrecognizedName,
 }
@@ -343,6 +389,7 @@ enum Alert {
 impl Alert {
     fn record(self) -> Bytes {
         let description = match self {
+            Self::InternalError => 80,
             Self::NoApplicationProtocol => 120,
             Self::UnrecognizedName => 112,
         };
@@ -352,6 +399,7 @@ impl Alert {
 
     fn label(self) -> &'static str {
         match self {
+            Self::InternalError => "internal_error",
             Self::NoApplicationProtocol => "no_application_protocol",
             Self::UnrecognizedName => "unrecognized_name",
         }

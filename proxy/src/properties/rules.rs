@@ -285,8 +285,6 @@ pub(super) fn unsupported(fields: &Fields) -> Option<&'static str> {
         ("`mtls_auth`", fields.mtls_auth),
         ("`rstream_auth`", fields.rstream_auth == Some(true)),
         ("`challenge_mode`", fields.challenge_mode),
-        ("`tls_min_version`", fields.tls_min_version.is_some()),
-        ("`tls_ciphers`", !fields.tls_ciphers.is_empty()),
         // A private stream is passed on as it is, so nothing would translate or encrypt it.
         (
             "`upstream_tls` on private tunnels",

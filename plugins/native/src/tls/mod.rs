@@ -1,0 +1,3 @@
+//! What the handshake must look like.
+
+pub mod policy;
