@@ -175,6 +175,8 @@ pub struct Project {
     pub public_access: PublicAccess,
     /// What it has a right to.
     pub plan: Plan,
+    /// Which of those who can sign in may enter its tunnels; none lets them all.
+    pub users: Option<Section>,
     /// Short ids under which clients reach it, at `<endpoint>.<engine host>`.
     pub endpoints: Vec<String>,
 }
@@ -189,6 +191,7 @@ impl Default for Project {
             upgrades: vec![UpgradeKind::Websocket, UpgradeKind::Other],
             public_access: PublicAccess::Allowed,
             plan: Plan::default(),
+            users: None,
             endpoints: Vec::new(),
         }
     }
@@ -299,6 +302,7 @@ impl Project {
         let upgrades: Option<Vec<Of<UpgradeKind>>> = table.value("upgrades");
         let Of(public_access) = table.or("public-access", Of(PublicAccess::default()));
         let Of(plan) = table.or("plan", Of(Plan::default()));
+        let users = table.field("users").and_then(|field| field.section());
         let mut own_endpoints = Vec::new();
         for (field, endpoint) in texts(&mut table, "endpoints") {
             if !is_label(&endpoint) || endpoint == "t" {
@@ -322,6 +326,7 @@ impl Project {
             }),
             public_access,
             plan,
+            users,
             endpoints: own_endpoints,
         }
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::problem::{self, Place, Problem};
+use crate::section::Section;
 use crate::surroundings::Surroundings;
 use crate::tree::{At, Entry, Node, Source, Value};
 
@@ -194,6 +195,18 @@ impl<'t> Field<'t> {
             self.node.kind()
         ));
         None
+    }
+
+    /// The table written here, for whoever knows what is in it to read; anything else is reported.
+    pub(crate) fn section(&self) -> Option<Section> {
+        self.table()?;
+        Some(Section::new(
+            Arc::clone(&self.reading.source),
+            Arc::clone(&self.reading.around),
+            self.path.clone(),
+            self.node.clone(),
+            self.node.clone(),
+        ))
     }
 
     fn empty_table(&self) -> Reader<'t> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::reader::Reader;
 use crate::secret::Secret;
+use crate::section::Section;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -37,6 +38,8 @@ impl Challenge {
 pub struct Login {
     /// How long a session lasts.
     pub lifetime: Duration,
+    /// Who may sign in; none lets everybody who can.
+    pub allow: Option<Section>,
     /// File of local accounts.
     pub accounts: Option<PathBuf>,
     /// An OpenID Connect provider.
@@ -50,6 +53,7 @@ impl Login {
             .and_then(|field| Oidc::read(field.table()?));
         let login = Self {
             lifetime: table.duration("lifetime", DAY / 2, MINUTE..=DAY * 30),
+            allow: table.field("allow").and_then(|field| field.section()),
             accounts: table.value("accounts"),
             oidc,
         };
