@@ -6,21 +6,25 @@
 
 mod build;
 mod explain;
+mod local;
 mod project;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use adit_config::PublicAccess;
 use adit_filters::{Chain, ChainError, Handshake, Hooks, Placed, Stage, TlsVersion, TunnelInfo};
+use adit_plugins::identity::rstream_auth;
 use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
 use adit_plugins::tls::policy::{self, MinVersion, TlsPolicy};
 use adit_protocol::{ErrorCode, ProtocolError};
 
 use crate::env::Load;
 use crate::properties::{self, Effective, NEEDS_PROOF, Protocol};
+
+use local::Local;
 
 pub use explain::explain;
 use project::ProjectRules;
@@ -30,6 +34,8 @@ pub struct Policies {
     projects: BTreeMap<String, ProjectRules>,
     /// What tunnels add by themselves.
     own: TunnelFilters,
+    /// What answers on reserved paths.
+    local: Local,
     load: Load,
 }
 
@@ -39,6 +45,8 @@ struct TunnelFilters {
     token: Option<Hooks>,
     /// `token_auth` where another method follows.
     token_or_next: Option<Hooks>,
+    /// `rstream_auth`, which is the last method wherever it is one; none where nobody can sign in.
+    rstream_auth: Option<Hooks>,
 }
 
 /// What the operator puts before a tunnel.
@@ -46,6 +54,8 @@ struct ProjectChain {
     public_access: PublicAccess,
     /// In the order of policies as listed and filters as written, the project's before those of scopes.
     filters: Vec<Placed>,
+    /// Kinds of the filters in force.
+    kinds: BTreeSet<String>,
     /// Grants upgrades, on HTTP tunnels only.
     upgrades: Vec<Placed>,
     /// What each `trusted-ips` filter allows: a tunnel's list must share something with all of them.
@@ -137,6 +147,7 @@ impl Policies {
         project.permits(asked)?;
         let mut filters = project.filters.clone();
         if asked.protocol == Some(Protocol::Http) {
+            filters.extend(self.local.of(&project, &local::demands(asked)));
             filters.extend(project.upgrades.iter().cloned());
         } else if let Some(judge) = filters.iter().find(|placed| judges_requests(placed)) {
             return Err(AssembleError::Unenforceable(judge.name.clone()));
@@ -192,6 +203,11 @@ impl Policies {
             };
             let hooks = hooks.clone().ok_or(AssembleError::Missing("token"))?;
             filters.push(from_tunnel("token", "token_auth", hooks));
+        }
+        if asked.rstream_auth {
+            let hooks = self.own.rstream_auth.clone();
+            let hooks = hooks.ok_or(AssembleError::Missing(rstream_auth::NAME))?;
+            filters.push(from_tunnel(rstream_auth::NAME, "rstream_auth", hooks));
         }
         Ok(filters)
     }
@@ -262,11 +278,12 @@ fn from_tunnel(kind: &str, property: &str, hooks: Hooks) -> Placed {
     }
 }
 
-/// Filters that only grant upgrades or write logs have nothing to judge on other protocols, and nothing is lost; those
-/// on trial judge nothing anywhere.
+/// Filters that only answer on paths of their own, grant upgrades or write logs have nothing to judge on other protocols,
+/// and nothing is lost; those on trial judge nothing anywhere.
 fn judges_requests(placed: &Placed) -> bool {
     !placed.dry_run
         && placed.hooks.stage() < Stage::Upgrade
+        && placed.hooks.stage() != Stage::Local
         && placed
             .hooks
             .phases()

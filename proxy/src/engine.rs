@@ -6,6 +6,7 @@ mod directory;
 mod error;
 mod explain;
 mod inner;
+mod login;
 mod shelf;
 mod watch;
 

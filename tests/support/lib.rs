@@ -7,6 +7,7 @@
     reason = "support of tests: a failure here is the failure of the test"
 )]
 
+pub mod browser;
 pub mod edge;
 pub mod engine;
 pub mod origin;

@@ -1,6 +1,7 @@
 //! Filters built into Adit, one module each, in folders named for the stages of the chain.
 
 pub mod identity;
+pub mod local;
 pub mod log;
 pub mod network;
 pub mod tls;
@@ -10,20 +11,27 @@ use std::sync::Arc;
 
 use adit_filters::Registry;
 
+use identity::rstream_auth::{Desk, RstreamAuthFactory};
 use identity::token::{Authority, TokenFactory};
+use local::well_known::WellKnownFactory;
 
 /// What filters share with the engine around them.
 #[derive(Clone, Debug)]
 pub struct Services {
     /// Who is behind a token.
     pub authority: Arc<Authority>,
+    /// Where users sign in; none where nobody can.
+    pub desk: Option<Arc<Desk>>,
 }
 
 impl Services {
     /// The least an engine has.
     #[must_use]
     pub fn new(authority: Arc<Authority>) -> Self {
-        Self { authority }
+        Self {
+            authority,
+            desk: None,
+        }
     }
 }
 
@@ -34,6 +42,8 @@ pub fn registry(services: &Services) -> Registry {
         .with::<network::trusted_ips::TrustedIps>()
         .with::<tls::policy::TlsPolicy>()
         .with_factory(Box::new(TokenFactory::new(Arc::clone(&services.authority))))
+        .with_factory(Box::new(WellKnownFactory::new(services.clone())))
+        .with_factory(Box::new(RstreamAuthFactory::new(services.desk.clone())))
         .with::<upgrade::websocket::WebSocket>()
         .with::<upgrade::other::OtherUpgrade>()
         .with::<log::access_log::AccessLog>()

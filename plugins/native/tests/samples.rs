@@ -1,19 +1,34 @@
 //! Every filter kind has a sample that builds, and every mistake in a table has its position.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_config::{Secret, Section};
 use adit_filters::env::fake::Fake;
 use adit_filters::{Hooks, Registry, Stage};
 use adit_plugins::Services;
+use adit_plugins::identity::rstream_auth::{Desk, DeskSettings};
 use adit_plugins::identity::token::Authority;
 
 fn registry() -> Registry {
     let secret = Secret::new("demo-secret-32-bytes-minimum-0001".to_owned());
     let authority = Arc::new(Authority::new(&secret).unwrap());
-    adit_plugins::registry(&Services::new(authority))
+    let settings = DeskSettings {
+        host: "edge.test".to_owned(),
+        secret,
+        lifetime: Duration::from_secs(60),
+        allow: None,
+        projects: BTreeMap::new(),
+        accounts: None,
+    };
+    let desk = Desk::new(settings, &Fake::default().env(), None).unwrap();
+    adit_plugins::registry(&Services {
+        desk: Some(Arc::new(desk)),
+        ..Services::new(authority)
+    })
 }
 
 fn build(name: &str, table: &str) -> Result<Hooks, String> {
@@ -70,7 +85,9 @@ fn filters_stand_where_they_belong() {
         [
             "trusted-ips",
             "tls-policy",
+            "well-known",
             "token",
+            "rstream-auth",
             "websocket",
             "upgrade",
             "access-log",
@@ -81,6 +98,8 @@ fn filters_stand_where_they_belong() {
         [
             Stage::Network,
             Stage::Tls,
+            Stage::Local,
+            Stage::Identity,
             Stage::Identity,
             Stage::Upgrade,
             Stage::Upgrade,
@@ -159,6 +178,40 @@ fn a_mistake_in_a_table_has_its_position() {
             "token",
             "secret = 'x'",
             Some("engine.toml:1:1: secret: unknown key `secret`"),
+        ),
+        ("rstream-auth", "", None),
+        (
+            "rstream-auth",
+            "allow = { emails = ['ada@example.com'] }",
+            None,
+        ),
+        (
+            "rstream-auth",
+            "allow = { mails = ['ada@example.com'] }",
+            Some("engine.toml:1:11: allow.mails: unknown key `mails`, did you mean `emails`?"),
+        ),
+        (
+            "rstream-auth",
+            "allow = { emails = ['example.com'] }",
+            Some(
+                "engine.toml:1:9: allow: `example.com` is not a mail address, write it like `ada@example.com`",
+            ),
+        ),
+        (
+            "rstream-auth",
+            "allow = {}",
+            Some("engine.toml:1:9: allow: the rule names nobody, give `emails`"),
+        ),
+        (
+            "rstream-auth",
+            "users = ['ada']",
+            Some("engine.toml:1:1: users: unknown key `users`"),
+        ),
+        ("well-known", "", None),
+        (
+            "well-known",
+            "policies = ['token-auth', 'token']",
+            Some("engine.toml:1:27: policies.1: unknown"),
         ),
         (
             "websocket",

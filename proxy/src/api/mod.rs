@@ -16,10 +16,10 @@ use adit_plugins::Services;
 use adit_plugins::identity::token::Principal;
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 
 pub use inventory::{Inventory, Item};
 use params::Params;
@@ -69,7 +69,14 @@ impl Api {
             .fallback(async || Refusal::NotFound)
             .method_not_allowed_fallback(respond::other_method)
             .with_state(Arc::clone(self));
-        routes.layer(axum::middleware::map_response(respond::common))
+        let routes = routes.layer(axum::middleware::map_response(respond::common));
+        // Pages say themselves who may see and keep them.
+        let pages = Router::new()
+            .route("/rstream/auth", any(login))
+            .route("/rstream/auth/{*rest}", any(login))
+            .route("/rstream/logout", any(login))
+            .with_state(Arc::clone(self));
+        routes.merge(pages)
     }
 
     fn principal(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
@@ -132,6 +139,20 @@ async fn tunnel(
     let principal = access::reader(api.principal(&headers)?)?;
     let tunnel = inventory::tunnel(&*api.inventory, &principal, &id).ok_or(Refusal::NotFound)?;
     Ok(respond::json(StatusCode::OK, &tunnel))
+}
+
+/// The pages where users sign in and out.
+async fn login(State(api): Shared, request: Request) -> Response {
+    let desk = api.services.load().desk.clone();
+    match desk {
+        Some(desk) => {
+            pages::answer(request, async |request, from| {
+                desk.serve(request, from).await
+            })
+            .await
+        }
+        None => Refusal::NotFound.into_response(),
+    }
 }
 
 #[cfg(test)]

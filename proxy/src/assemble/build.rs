@@ -7,10 +7,12 @@ use adit_config::{
     Config, FilterRef, FilterUse, Invalid, OnError, Policy, Problem, Project, Section,
 };
 use adit_filters::{Filter, PathPattern, Placed, Registry, When};
+use adit_plugins::identity::rstream_auth;
 use adit_plugins::network::trusted_ips::{self, TrustedIps};
 
+use super::local::Local;
 use super::project::{Built, Listed, ProjectRules};
-use super::{Policies, ProjectChain, TunnelFilters, compile};
+use super::{Policies, TunnelFilters, compile};
 use crate::env::Load;
 
 impl Policies {
@@ -48,6 +50,7 @@ impl Policies {
             let filters = build_policy(policy, registry, &load, &mut problems);
             policies.insert(name, filters.into());
         }
+        let local = Local::build(registry, &load).inspect_err(|_| load.cancel())?;
         let mut projects = BTreeMap::new();
         for (name, project) in spaces {
             let rules = ProjectRules::new(project, |policy| policies.get(policy).cloned());
@@ -57,7 +60,7 @@ impl Policies {
                     rules
                         .cases()
                         .iter()
-                        .filter_map(|case| try_chain(&rules, case)),
+                        .filter_map(|case| try_chain(&rules, case, &local)),
                 );
             }
             projects.insert(name.clone(), rules);
@@ -74,6 +77,7 @@ impl Policies {
         Ok(Self {
             projects,
             own,
+            local,
             load,
         })
     }
@@ -160,13 +164,12 @@ fn build_filter(
 }
 
 /// Whether the operator's own filters work together, on an HTTP tunnel that adds none.
-fn try_chain(rules: &ProjectRules, listed: &[Listed<'_>]) -> Option<Problem> {
-    let ProjectChain {
-        mut filters,
-        upgrades,
-        ..
-    } = rules.chain(listed);
-    filters.extend(upgrades);
+fn try_chain(rules: &ProjectRules, listed: &[Listed<'_>], local: &Local) -> Option<Problem> {
+    let chain = rules.chain(listed);
+    let local = local.of(&chain, &[]);
+    let mut filters = chain.filters;
+    filters.extend(local);
+    filters.extend(chain.upgrades);
     let error = compile(filters).err()?;
     let blamed = error.filter();
     let at = listed
@@ -194,6 +197,8 @@ impl TunnelFilters {
         Ok(Self {
             token: one("token", "")?,
             token_or_next: one("token", "missing = 'next'")?,
+            // Without settings it can lack nothing but a desk.
+            rstream_auth: one(rstream_auth::NAME, "").unwrap_or_default(),
         })
     }
 }

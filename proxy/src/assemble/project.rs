@@ -117,12 +117,13 @@ impl ProjectRules {
     /// The chain of these, without what a tunnel adds.
     pub(super) fn chain(&self, listed: &[Listed<'_>]) -> ProjectChain {
         let in_force = || listed.iter().filter(|listed| !listed.is_off);
-        let enforced = in_force().filter(|listed| !listed.built.placed.dry_run);
+        let enforced = || in_force().filter(|listed| !listed.built.placed.dry_run);
         ProjectChain {
             public_access: self.public_access,
             filters: in_force().map(Listed::placed).collect(),
+            kinds: enforced().map(|listed| listed.built.kind.clone()).collect(),
             upgrades: self.granted(listed),
-            allowed: enforced
+            allowed: enforced()
                 .filter_map(|listed| listed.built.allowed.clone())
                 .collect(),
         }

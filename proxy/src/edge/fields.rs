@@ -98,7 +98,11 @@ fn is_identity(name: &str) -> bool {
 }
 
 /// Cookies that are between the visitor and the edge alone.
-const OWN_COOKIES: [&str; 2] = ["rstream_auth", "rstream_challenge"];
+const OWN_COOKIES: [&str; 3] = [
+    "__Host-rstream_browser",
+    "rstream_auth",
+    "rstream_challenge",
+];
 
 /// Takes the edge's own cookies off; others stay as they are, byte for byte.
 pub(crate) fn strip_own_cookies(headers: &mut HeaderMap) {
@@ -278,6 +282,7 @@ mod tests {
             (vec!["a=1; rstream_auth=x; b=2"], vec!["a=1; b=2"]),
             (vec!["rstream_auth=x"], vec![]),
             (vec!["rstream_challenge=x; a=1"], vec!["a=1"]),
+            (vec!["__Host-rstream_browser=x; a=1"], vec!["a=1"]),
             (
                 vec!["a=1;  b", "rstream_auth=1;c=\"2\""],
                 vec!["a=1;  b", "c=\"2\""],

@@ -11,9 +11,10 @@ use adit_filters::Registry;
 use adit_filters::env::Random as _;
 use adit_plugins::Services;
 use adit_plugins::identity::credentials::Credentials;
+use adit_plugins::identity::rstream_auth::Desk;
 use adit_plugins::identity::token::{Authority, AuthorityError, Trust};
 
-use super::{MoreFilters, ReloadError};
+use super::{MoreFilters, ReloadError, login};
 use crate::assemble::Policies;
 use crate::edge;
 use crate::env::{OsRandom, World};
@@ -39,6 +40,8 @@ pub(super) struct Kept {
     /// The one that judges tokens: what was admitted before a reload is judged again by what counts
     /// after it.
     pub(super) authority: Option<Arc<Authority>>,
+    /// Where users sign in: what it gave out counts after a reload too.
+    pub(super) desk: Option<Arc<Desk>>,
 }
 
 impl Built {
@@ -62,9 +65,14 @@ impl Built {
         };
         let load = world.load();
         let trust = trust(config).map_err(|found| problems.extend(found)).ok();
-        let services = trust.as_ref().map(|trust| {
+        let desk = login::desk(config, world, kept.desk.as_deref())
+            .map_err(|found| problems.extend(found));
+        let services = trust.as_ref().zip(desk.ok()).map(|(trust, desk)| {
             let new = || Arc::new(Authority::from(trust.clone()));
-            Services::new(kept.authority.unwrap_or_else(new))
+            Services {
+                desk,
+                ..Services::new(kept.authority.unwrap_or_else(new))
+            }
         });
         let policies = services.as_ref().and_then(|services| {
             let registry = registry(services, more);
@@ -169,7 +177,11 @@ pub(super) fn every_problem_with(invalid: Invalid, more: Option<&MoreFilters>) -
         found.extend(problems);
     }
     if let (Ok(world), Ok(authority)) = (World::for_check(), nobodys_authority()) {
-        let registry = registry(&Services::new(authority), more);
+        let services = Services {
+            desk: login::nobodys_desk(&world),
+            ..Services::new(authority)
+        };
+        let registry = registry(&services, more);
         found.extend(Policies::problems_of(&invalid, &registry, world.load()));
     }
     invalid.with(found)

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::build::{self, Built, Kept};
 use super::directory::Directory;
 use super::explain::{self, Explanation};
-use super::{Addresses, Options, ReloadError, shelf};
+use super::{Addresses, Options, ReloadError, login, shelf};
 use crate::admin;
 use crate::agents::{self, Agents};
 use crate::api::Api;
@@ -85,6 +85,7 @@ impl Inner {
             routes: Arc::clone(&routes),
             port,
         });
+        login::at_port(&built.services, port);
         let services = Arc::new(ArcSwap::from_pointee(built.services.clone()));
         let api = Api::new(Arc::clone(&services), inventory, SystemTime::now);
         let fronts = Arc::new(FrontProxies::new(config.front.clone()));
@@ -148,10 +149,12 @@ impl Inner {
         let config = loader()
             .map_err(|invalid| ReloadError::Config(build::every_problem_with(invalid, more)))?;
         let before = self.config.load_full();
+        let services = self.services.load();
         let kept = Kept {
             tls: (before.certificates.files == config.certificates.files)
                 .then(|| Arc::clone(&self.dispatch.settings.load().tls)),
-            authority: Some(Arc::clone(&self.services.load().authority)),
+            authority: Some(Arc::clone(&services.authority)),
+            desk: services.desk.clone(),
         };
         let built = Built::new(&config, &self.world, more, kept).map_err(ReloadError::Config)?;
         // Only now: who restarts the engine for a change must not find it wrong then.
@@ -179,6 +182,7 @@ impl Inner {
             .set_settings(agents::Settings::of(&config, port));
         built.services.authority.set_trust(built.trust);
         self.agents.judge_again();
+        login::at_port(&built.services, port);
         self.services.store(Arc::new(built.services));
         for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");

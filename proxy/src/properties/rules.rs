@@ -283,7 +283,6 @@ pub(super) fn unsupported(fields: &Fields) -> Option<&'static str> {
         ("datagram tunnels", fields.kind == Kind::Datagram),
         ("`geoip`", !fields.geoip.is_empty()),
         ("`mtls_auth`", fields.mtls_auth),
-        ("`rstream_auth`", fields.rstream_auth == Some(true)),
         ("`challenge_mode`", fields.challenge_mode),
         // A private stream is passed on as it is, so nothing would translate or encrypt it.
         (

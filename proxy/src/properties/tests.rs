@@ -246,7 +246,6 @@ fn what_is_not_offered_is_named_and_never_dropped() {
         ),
         ("geoip=de", 5000, "`geoip`"),
         ("mtls_auth=true", 5000, "`mtls_auth`"),
-        ("rstream_auth=true", 5000, "`rstream_auth`"),
         ("challenge_mode=true", 5000, "`challenge_mode`"),
     ]);
 }

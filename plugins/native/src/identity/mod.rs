@@ -1,6 +1,7 @@
 //! Who the visitor is.
 
 pub mod credentials;
+pub mod rstream_auth;
 pub mod token;
 
 use serde::Deserialize;

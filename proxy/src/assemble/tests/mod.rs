@@ -112,6 +112,8 @@ fn chain(policies: &Policies, asked: &Effective) -> String {
         Ok(chain) => chain
             .rows()
             .map(|row| row.name.to_string())
+            // In every chain of HTTP tunnels, and tested below.
+            .filter(|name| name != "engine/well-known")
             .collect::<Vec<_>>()
             .join(" "),
         Err(error) => format!("{}: {error}", error.class()),
@@ -143,9 +145,9 @@ fn filters_stand_by_stage_then_as_written_and_the_projects_before_the_tunnels() 
     );
     let explained = explain(&policies.chain(&tunnel("default"), &asked).unwrap());
     let lines: Vec<&str> = explained.lines().collect();
-    assert_eq!(lines.len(), 10);
+    assert_eq!(lines.len(), 11);
     assert!(
-        lines[1].starts_with("1  network   edge/trusted-ips"),
+        lines[1].starts_with("1   network   edge/trusted-ips"),
         "{explained}"
     );
     assert!(lines[1].ends_with("engine.toml:14:1"), "{explained}");
@@ -154,9 +156,39 @@ fn filters_stand_by_stage_then_as_written_and_the_projects_before_the_tunnels() 
         "{explained}"
     );
     assert!(
-        lines[7].ends_with("`upgrades` of project `default`"),
+        lines[8].ends_with("`upgrades` of project `default`"),
         "{explained}"
     );
+}
+
+// edge-behaviour §4 F7: after network and TLS, before proofs.
+#[test]
+fn every_http_tunnel_answers_on_reserved_paths_itself() {
+    let rows = |text: &str, asked: &Effective| {
+        let chain = build(text).unwrap().chain(&tunnel("default"), asked);
+        let rows = chain.unwrap();
+        let rows = rows.rows().map(|row| row.name.to_string());
+        rows.collect::<Vec<_>>().join(" ")
+    };
+    let plain = "[project.default]\nupgrades = []\n";
+    let asked = Effective {
+        token_auth: true,
+        ..trusting(&["10.0.0.0/8"])
+    };
+    assert_eq!(
+        rows(plain, &asked),
+        "tunnel/trusted-ips engine/well-known tunnel/token"
+    );
+    let own = "[policy.p]\nfilters = [{ use = 'well-known' }]\n[project.default]\npolicies = ['p']\nupgrades = []\n";
+    assert_eq!(rows(own, &http()), "p/well-known");
+    let trial = own.replace("'well-known'", "'well-known', dry-run = true");
+    assert_eq!(rows(&trial, &http()), "p/well-known engine/well-known");
+    let tls = Effective {
+        protocol: Some(Protocol::Tls),
+        ..http()
+    };
+    assert_eq!(rows(plain, &tls), "");
+    assert_eq!(rows(own, &tls), "p/well-known", "nothing is lost");
 }
 
 #[test]
@@ -226,7 +258,7 @@ fn an_optional_filter_can_be_switched_off_for_one_project() {
             .rows()
             .map(|row| row.name.to_string())
             .collect::<Vec<_>>(),
-        ["p/trusted-ips", "p/token"]
+        ["p/trusted-ips", "engine/well-known", "p/token"]
     );
     // What is off allows nothing that a tunnel's list would have to share.
     assert_eq!(

@@ -4,8 +4,9 @@ use super::*;
 
 fn names(policies: &Policies, tunnel: &TunnelInfo) -> String {
     let chain = policies.chain(tunnel, &http()).unwrap();
-    let names: Vec<String> = chain.rows().map(|row| row.name.to_string()).collect();
-    names.join(" ")
+    let names = chain.rows().map(|row| row.name.to_string());
+    let names = names.filter(|name| name != "engine/well-known");
+    names.collect::<Vec<_>>().join(" ")
 }
 
 fn named(name: Option<&str>, host: &str, labels: &[(&str, &str)]) -> TunnelInfo {

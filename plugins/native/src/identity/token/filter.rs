@@ -158,6 +158,26 @@ impl TokenFilter {
         Ok(matches!(take(cx, source, admitted), Verdict::Continue))
     }
 
+    /// Who is behind the request's token, if it carries one, without taking it: for filters before this one that tell
+    /// visitors who they are.
+    ///
+    /// # Errors
+    /// Why the token would be refused.
+    pub(crate) fn look(&self, cx: &RequestCx<'_>) -> Option<Result<Arc<Principal>, Reason>> {
+        let principal = match self.proof(cx) {
+            (_, Err(Reason::MissingToken)) => return None,
+            (_, Err(reason)) => return Some(Err(reason)),
+            (_, Ok(principal)) => principal,
+        };
+        let admitted = Admitted::new(principal, cx);
+        Some(
+            match admitted.may_enter(cx.exchange.connection().tunnel()) {
+                true => Ok(Arc::clone(admitted.principal())),
+                false => Err(Reason::InsufficientScope),
+            },
+        )
+    }
+
     /// The phases it takes part in.
     #[must_use]
     pub fn hooks(self) -> Hooks {

@@ -1,0 +1,182 @@
+//! `rstream-auth`: only users who have signed in with a browser, on the engine's own host.
+
+use std::sync::Arc;
+
+use adit_config::{Problem, Section};
+use adit_filters::{
+    Env, Factory, FilterError, Hooks, Identity, OnRequest, Reason, RequestCx, Stage, Verdict,
+};
+use http::header::ACCEPT;
+use http::{HeaderMap, Method};
+use serde::Deserialize;
+
+use super::desk::{Desk, Visitor};
+use super::user::Allow;
+
+/// What `use = "…"` calls the filter.
+pub const NAME: &str = "rstream-auth";
+
+/// The filter's table.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// Who may enter, of those who may sign in and whom the project names.
+    allow: Option<Allow>,
+}
+
+/// Makes `rstream-auth` filters that share one desk.
+#[derive(Debug)]
+pub struct RstreamAuthFactory {
+    desk: Option<Arc<Desk>>,
+}
+
+impl RstreamAuthFactory {
+    /// Users sign in at this desk.
+    #[must_use]
+    pub fn new(desk: Option<Arc<Desk>>) -> Self {
+        Self { desk }
+    }
+}
+
+impl Factory for RstreamAuthFactory {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Identity
+    }
+
+    fn build(&self, section: &Section, _: &mut Env) -> Result<Hooks, Vec<Problem>> {
+        let Config { allow } = section.deserialize()?;
+        let Some(desk) = self.desk.clone() else {
+            let message = "nobody can sign in, write `[login]` with `accounts` or `[login.oidc]`";
+            return Err(vec![section.problem(None, message)]);
+        };
+        if let Some(rule) = &allow {
+            desk.interested(rule);
+        }
+        let filter = RstreamAuth { desk, allow };
+        Ok(Hooks::new()
+            .at(Stage::Identity)
+            .request(Arc::new(filter))
+            .gives::<Identity>())
+    }
+}
+
+/// The filter.
+#[derive(Debug)]
+pub struct RstreamAuth {
+    desk: Arc<Desk>,
+    allow: Option<Allow>,
+}
+
+impl OnRequest for RstreamAuth {
+    async fn on_request(&self, cx: &mut RequestCx<'_>) -> Result<Verdict, FilterError> {
+        if cx.exchange.fact::<Identity>().is_some() {
+            // One method is enough, and another has proved who this is.
+            return Ok(Verdict::Continue);
+        }
+        let tunnel = Arc::clone(cx.exchange.connection().tunnel());
+        let navigates = cx.upgrade.is_none() && is_navigation(&cx.head.method, &cx.head.headers);
+        let visitor = self
+            .desk
+            .visitor(&cx.head.headers, &tunnel, self.allow.as_ref());
+        let user = match visitor {
+            Visitor::User(user) => user,
+            Visitor::Refused(user) if navigates => {
+                let reply = self.desk.refuse(cx.head, &tunnel, &user);
+                return Ok(Verdict::Respond(Box::new(reply)));
+            }
+            Visitor::Refused(_) => return Ok(Verdict::Refuse(Reason::Policy)),
+            Visitor::Nobody if navigates => {
+                let reply = self.desk.ask(cx.head, &tunnel);
+                return Ok(Verdict::Respond(Box::new(reply)));
+            }
+            Visitor::Nobody => return Ok(Verdict::Refuse(Reason::Login)),
+        };
+        let identity = Identity {
+            subject: user.id,
+            method: NAME,
+            name: user.name,
+            email: user.email,
+            ..Identity::default()
+        };
+        cx.exchange
+            .establish(identity)
+            .map_err(|_| FilterError::Trapped {
+                reason: "somebody was identified twice",
+            })?;
+        Ok(Verdict::Continue)
+    }
+}
+
+/// Whether somebody opens a page, rather than a script fetching something: only the former can be sent elsewhere to
+/// sign in. Browsers say so ([Fetch Metadata](https://www.w3.org/TR/fetch-metadata/#sec-fetch-mode-header)); of other
+/// clients those count that would take a page.
+pub(crate) fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    if method != Method::GET && method != Method::HEAD {
+        return false;
+    }
+    if let Some(mode) = headers.get("sec-fetch-mode") {
+        return mode == "navigate";
+    }
+    let mut accepted = headers.get_all(ACCEPT).iter().peekable();
+    accepted.peek().is_none()
+        || accepted
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|list| list.split(','))
+            .filter_map(|range| range.split(';').next())
+            .any(|range| {
+                ["text/html", "text/*", "*/*"]
+                    .iter()
+                    .any(|page| range.trim().eq_ignore_ascii_case(page))
+            })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_navigation_is_told_from_a_fetch() {
+        type Fields = [(&'static str, &'static str)];
+        let cases: &[(&str, &Fields, bool)] = &[
+            ("GET", &[], true),
+            ("HEAD", &[], true),
+            ("POST", &[], false),
+            ("OPTIONS", &[], false),
+            ("GET", &[("sec-fetch-mode", "navigate")], true),
+            ("GET", &[("sec-fetch-mode", "cors")], false),
+            (
+                "GET",
+                &[("sec-fetch-mode", "no-cors"), ("accept", "text/html")],
+                false,
+            ),
+            ("POST", &[("sec-fetch-mode", "navigate")], false),
+            (
+                "GET",
+                &[("accept", "text/html,application/xml;q=0.9")],
+                true,
+            ),
+            ("GET", &[("accept", "*/*")], true),
+            ("GET", &[("accept", "application/json")], false),
+            ("GET", &[("accept", "image/avif, */*;q=0.1")], true),
+            ("GET", &[("accept", "text/event-stream")], false),
+            ("GET", &[("accept", "")], false),
+        ];
+        for (method, fields, navigates) in cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in *fields {
+                headers.append(*name, value.parse().unwrap());
+            }
+            let method: Method = method.parse().unwrap();
+            assert_eq!(
+                is_navigation(&method, &headers),
+                *navigates,
+                "{method} {fields:?}"
+            );
+        }
+    }
+}

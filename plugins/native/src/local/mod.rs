@@ -1,0 +1,3 @@
+//! Paths the edge answers itself.
+
+pub mod well_known;

@@ -1,0 +1,80 @@
+//! The desk where users sign in, as a configuration wants it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_config::{Config, JWT_SECRET_BYTES_MIN, Problem, Secret, Section};
+use adit_filters::env::Random as _;
+use adit_plugins::Services;
+use adit_plugins::identity::rstream_auth::{Allow, Desk, DeskError, DeskSettings};
+
+use crate::env::{OsRandom, World};
+
+/// The key space of what the desk stores.
+const STORE: &str = "login";
+
+/// The desk of a configuration, if anybody can sign in. It takes over from `before` what outlives a reload.
+pub(super) fn desk(
+    config: &Config,
+    world: &World,
+    before: Option<&Desk>,
+) -> Result<Option<Arc<Desk>>, Vec<Problem>> {
+    let login = &config.login;
+    if !login.is_possible() {
+        return Ok(None);
+    }
+    let mut problems = Vec::new();
+    let mut rule = |section: &Section| {
+        let read = section.deserialize::<Allow>();
+        read.map_err(|found| problems.extend(found)).ok()
+    };
+    let allow = login.allow.as_ref().and_then(&mut rule);
+    let projects: BTreeMap<String, Allow> = config
+        .projects
+        .values()
+        .filter_map(|project| Some((project.name.clone(), rule(project.users.as_ref()?)?)))
+        .collect();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let settings = DeskSettings {
+        host: config.engine.host.clone(),
+        secret: config.auth.jwt_secret.clone(),
+        lifetime: login.lifetime,
+        allow,
+        projects,
+        accounts: login.accounts.clone(),
+    };
+    let env = world.load().env(STORE);
+    match Desk::new(settings, &env, before) {
+        Ok(desk) => Ok(Some(Arc::new(desk))),
+        Err(DeskError::Accounts(problems)) => Err(problems),
+        Err(error @ DeskError::Threads(_)) => {
+            Err(vec![config.problem("login.accounts", error.to_string())])
+        }
+    }
+}
+
+/// A desk where nobody can sign in, for filters that never meet a visitor.
+pub(super) fn nobodys_desk(world: &World) -> Option<Arc<Desk>> {
+    let mut secret = [0; JWT_SECRET_BYTES_MIN];
+    OsRandom.fill(&mut secret);
+    let settings = DeskSettings {
+        host: String::new(),
+        secret: Secret::new(hex::encode(secret)),
+        lifetime: Duration::ZERO,
+        allow: None,
+        projects: BTreeMap::new(),
+        accounts: None,
+    };
+    let desk = Desk::new(settings, &world.load().env(STORE), None);
+    desk.ok().map(Arc::new)
+}
+
+/// Says at which port the public reaches the engine, once that is known.
+pub(super) fn at_port(services: &Services, port: u16) {
+    if let Some(desk) = &services.desk {
+        desk.set_port(port);
+    }
+}
