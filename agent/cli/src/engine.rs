@@ -1,5 +1,6 @@
 //! `adit engine`: run an engine, set one up, ask a running one.
 
+mod account;
 mod ask;
 mod credential;
 mod init;
@@ -23,6 +24,7 @@ Examples:
   adit engine check                           name every problem of engine.toml
   adit engine                                 run it; SIGHUP reloads, SIGTERM drains
   adit engine token --subject laptop          a token for an agent
+  adit engine account add ada                 an account for tunnels that ask users to sign in
   adit engine explain app.t.edge.example.com  the filters a tunnel's visitors pass"
 )]
 pub(crate) struct EngineArgs {
@@ -39,6 +41,7 @@ enum EngineCommand {
     Check(ConfigArgs),
     Token(token::TokenArgs),
     Credential(credential::CredentialArgs),
+    Account(account::AccountArgs),
     Explain(ask::ExplainArgs),
     /// Show how a running engine is
     Status(ask::AskArgs),
@@ -49,7 +52,7 @@ enum EngineCommand {
 }
 
 /// Which configuration.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ConfigArgs {
     /// The engine's configuration
     #[arg(
@@ -101,6 +104,7 @@ pub(crate) fn run(args: EngineArgs) -> anyhow::Result<()> {
         Some(EngineCommand::Check(args)) => check(&args),
         Some(EngineCommand::Token(args)) => token::run(&args),
         Some(EngineCommand::Credential(args)) => credential::run(&args),
+        Some(EngineCommand::Account(args)) => account::run(&args),
         Some(EngineCommand::Explain(args)) => ask::explain(&args),
         Some(EngineCommand::Status(args)) => ask::status(&args),
         Some(EngineCommand::Reload(args)) => ask::reload(&args),
