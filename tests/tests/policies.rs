@@ -98,6 +98,29 @@ const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocke
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 #[tokio::test]
+async fn another_upgrade_needs_a_filter_that_knows_its_protocol() {
+    let tokens = policy("{ use = \"upgrade\", tokens = [\"foo\"] }");
+    let none = "[project.default]\nupgrades = []\n";
+    // The service knows none of them and answers 200: it was asked.
+    for (config, offered, status) in [
+        ("", "foo", 200),
+        ("", "tls/1.3", 501),
+        (none, "foo", 501),
+        (&*tokens, "foo", 200),
+        (&*tokens, "bar", 501),
+    ] {
+        let engine = TestEngine::start(config).await;
+        let client = engine.client().await;
+        let host = engine.publish(&client, TunnelOptions::http()).await;
+        let fields = format!("Connection: Upgrade\r\nUpgrade: {offered}\r\n");
+        let (got, answer) = engine.get(&host, "/", &fields).await;
+        assert_eq!(got, status, "{config} {offered}");
+        let asked = answer.to_lowercase().contains("\r\nupgrade: foo\r\n");
+        assert_eq!(asked, status == 200, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_upgrade_needs_its_filter_and_an_origin_it_knows() {
     let none = "[project.default]\nupgrades = []\n";
     let origins = policy("{ use = \"websocket\", origins = [\"https://app.example.com\"] }");
