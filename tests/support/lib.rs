@@ -8,6 +8,7 @@
 )]
 
 pub mod browser;
+pub mod collector;
 pub mod edge;
 pub mod engine;
 pub mod origin;
