@@ -287,6 +287,12 @@ impl Hooks {
         self
     }
 
+    /// Whether it establishes this fact whenever it lets something pass.
+    #[must_use]
+    pub fn gives_always<F: Fact>(&self) -> bool {
+        self.gives.contains(&F::NAME)
+    }
+
     /// Lets some pass without this fact, for a later filter to give: there must be one that always does.
     #[must_use]
     pub fn defers<F: Fact>(mut self) -> Self {

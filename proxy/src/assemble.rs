@@ -10,15 +10,15 @@ mod local;
 mod project;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use adit_config::PublicAccess;
-use adit_filters::{Chain, ChainError, Handshake, Hooks, Placed, Stage, TlsVersion, TunnelInfo};
+use adit_filters::{Chain, ChainError, Hooks, Placed, Stage, TunnelInfo};
 use adit_plugins::identity::rstream_auth;
 use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
-use adit_plugins::tls::policy::{self, MinVersion, TlsPolicy};
 use adit_protocol::{ErrorCode, ProtocolError};
 
 use crate::env::Load;
@@ -41,6 +41,10 @@ pub struct Policies {
 
 /// Filters that tunnels share because they have no settings of their own.
 struct TunnelFilters {
+    /// `mtls_auth` as the last method of a tunnel.
+    client_cert: Option<Hooks>,
+    /// `mtls_auth` where another method follows.
+    client_cert_or_next: Option<Hooks>,
     /// `token_auth` as the last method of a tunnel.
     token: Option<Hooks>,
     /// `token_auth` where another method follows.
@@ -87,6 +91,11 @@ pub enum AssembleError {
     /// What the tunnel demands of TLS cannot be had.
     #[error("`tls_ciphers` cannot be used: {0}")]
     TlsPolicy(String),
+    /// A demand of the project could never be met beside what the tunnel asks for.
+    #[error(
+        "`mtls_auth` cannot go with the project's filter `{0}`: no request may carry another proof beside a client certificate"
+    )]
+    OtherProof(Arc<str>),
     /// A demand of the project judges requests, and this tunnel has none.
     #[error("the project's filter `{0}` judges HTTP requests, so the tunnel must be one of HTTP")]
     Unenforceable(Arc<str>),
@@ -109,6 +118,7 @@ impl AssembleError {
             | Self::TrustedIps(_)
             | Self::BelowProject { .. }
             | Self::TlsPolicy(_)
+            | Self::OtherProof(_)
             // Only what the tunnel adds can contradict what its project's policies agreed on at load.
             | Self::Chain(ChainError::Handshake { .. }) => ErrorCode::INVALID_REQUEST,
             Self::Missing(_) => ErrorCode::FEATURE_NOT_AVAILABLE,
@@ -187,7 +197,10 @@ impl Policies {
             let hooks = adit_filters::Filter::hooks(Arc::new(filter));
             filters.push(from_tunnel("trusted-ips", "trusted_ips", hooks));
         }
-        filters.extend(project.tls_policy(asked)?);
+        filters.extend(tls::policy(project, asked)?);
+        if asked.mtls_auth {
+            tls::certificates_suffice(project)?;
+        }
         filters.extend(self.methods(asked)?);
         Ok(filters)
     }
@@ -196,6 +209,15 @@ impl Policies {
     /// but the last leaves a request without its proof to the next (edge-behaviour §7.1).
     fn methods(&self, asked: &Effective) -> Result<Vec<Placed>, AssembleError> {
         let mut filters = Vec::new();
+        if asked.mtls_auth {
+            let hooks = match asked.token_auth || asked.rstream_auth {
+                true => &self.own.client_cert_or_next,
+                false => &self.own.client_cert,
+            };
+            let hooks = hooks.clone();
+            let hooks = hooks.ok_or(AssembleError::Missing("client-cert"))?;
+            filters.push(from_tunnel("client-cert", "mtls_auth", hooks));
+        }
         if asked.token_auth {
             let hooks = match asked.rstream_auth {
                 true => &self.own.token_or_next,
@@ -226,38 +248,6 @@ impl Drop for Policies {
 }
 
 impl ProjectChain {
-    /// The tunnel's own demands of TLS, which can only add to the project's (edge-behaviour §5.2).
-    fn tls_policy(&self, asked: &Effective) -> Result<Option<Placed>, AssembleError> {
-        let min_version = asked.tls_min_version.map(|version| match version {
-            properties::TlsVersion::Tls12 => MinVersion::Tls12,
-            properties::TlsVersion::Tls13 => MinVersion::Tls13,
-        });
-        let enforced = self.filters.iter().filter(|placed| !placed.dry_run);
-        let demands = enforced.filter_map(|placed| placed.hooks.demands());
-        let lowest = demands.map(Handshake::min_version).max();
-        if min_version == Some(MinVersion::Tls12) && lowest == Some(TlsVersion::Tls13) {
-            return Err(AssembleError::BelowProject {
-                project: properties::TlsVersion::Tls13,
-            });
-        }
-        let ciphers = &asked.tls_ciphers;
-        if min_version.is_none() && ciphers.is_empty() {
-            return Ok(None);
-        }
-        let filter = TlsPolicy::from_config(policy::Config {
-            min_version,
-            cipher_suites: (!ciphers.is_empty()).then(|| ciphers.clone()),
-            ..policy::Config::default()
-        })
-        .map_err(|error| AssembleError::TlsPolicy(error.message))?;
-        let property = match min_version {
-            Some(_) => "tls_min_version",
-            None => "tls_ciphers",
-        };
-        let hooks = adit_filters::Filter::hooks(Arc::new(filter));
-        Ok(Some(from_tunnel("tls-policy", property, hooks)))
-    }
-
     /// The project's rule about public tunnels, asked again at each reload (edge-behaviour §7.7).
     fn permits(&self, asked: &Effective) -> Result<(), AssembleError> {
         match self.public_access {

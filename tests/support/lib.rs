@@ -8,6 +8,7 @@
 )]
 
 pub mod browser;
+pub mod certificate;
 pub mod collector;
 pub mod edge;
 pub mod engine;

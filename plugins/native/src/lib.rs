@@ -14,6 +14,7 @@ use adit_filters::Registry;
 use identity::rstream_auth::{Desk, RstreamAuthFactory};
 use identity::token::{Authority, TokenFactory};
 use local::well_known::WellKnownFactory;
+use tls::client_cert::ClientCertFactory;
 
 /// What filters share with the engine around them.
 #[derive(Clone, Debug)]
@@ -41,6 +42,9 @@ pub fn registry(services: &Services) -> Registry {
     Registry::new()
         .with::<network::trusted_ips::TrustedIps>()
         .with::<tls::policy::TlsPolicy>()
+        .with_factory(Box::new(ClientCertFactory::new(Arc::clone(
+            &services.authority,
+        ))))
         .with_factory(Box::new(TokenFactory::new(Arc::clone(&services.authority))))
         .with_factory(Box::new(WellKnownFactory::new(services.clone())))
         .with_factory(Box::new(RstreamAuthFactory::new(services.desk.clone())))

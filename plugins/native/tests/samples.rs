@@ -85,6 +85,7 @@ fn filters_stand_where_they_belong() {
         [
             "trusted-ips",
             "tls-policy",
+            "client-cert",
             "well-known",
             "token",
             "rstream-auth",
@@ -97,6 +98,7 @@ fn filters_stand_where_they_belong() {
         .map(stage),
         [
             Stage::Network,
+            Stage::Tls,
             Stage::Tls,
             Stage::Local,
             Stage::Identity,
@@ -171,6 +173,19 @@ fn a_mistake_in_a_table_has_its_position() {
             "post-quantum = 'off'\nech = 'require'",
             Some(
                 "engine.toml:2:7: ech: Encrypted Client Hello cannot be offered: the TLS library has no server's side of it",
+            ),
+        ),
+        ("client-cert", "", None),
+        (
+            "client-cert",
+            "missing = 'pass'",
+            Some("engine.toml:1:11: missing: unknown value `pass`, use one of `refuse`, `next`"),
+        ),
+        (
+            "client-cert",
+            "ca = '/no/such/bundle.pem'",
+            Some(
+                "engine.toml:1:6: ca: `/no/such/bundle.pem` cannot be read: No such file or directory (os error 2)",
             ),
         ),
         ("token", "", None),

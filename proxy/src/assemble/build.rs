@@ -195,6 +195,8 @@ impl TunnelFilters {
             factory.build(&section, &mut env).map(Some)
         };
         Ok(Self {
+            client_cert: one("client-cert", "")?,
+            client_cert_or_next: one("client-cert", "missing = 'next'")?,
             token: one("token", "")?,
             token_or_next: one("token", "missing = 'next'")?,
             // Without settings it can lack nothing but a desk.

@@ -4,6 +4,7 @@
 pub(crate) mod front;
 pub mod hello;
 pub(crate) mod names;
+pub(crate) mod old_alert;
 pub(crate) mod plain;
 pub(crate) mod redirect;
 pub(crate) mod rewind;

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use super::front::{self, FrontProxies};
 use super::hello::{self, Beginning};
 use super::names::OwnNames;
+use super::old_alert::OldAlert;
 use super::plain::{self, Answer};
 use super::rewind::Rewind;
 use super::slots::{Slot, Slots};
@@ -43,6 +44,9 @@ const FAREWELL_BYTES: usize = 64 << 10;
 
 /// The stream an agent is served on.
 type AgentIo = ServerStream<Rewind<TcpStream>>;
+
+/// The stream a visitor is served on.
+type VisitorIo = tokio_rustls::server::TlsStream<OldAlert<Rewind<TcpStream>>>;
 
 /// What a reload replaces for connections to come.
 #[derive(Debug)]
@@ -256,8 +260,10 @@ impl Dispatch {
                     self.metrics.turned_away();
                     return None;
                 };
+                let io = OldAlert::new(io);
                 match TlsAcceptor::from(config).accept(io).await {
-                    Ok(io) => {
+                    Ok(mut io) => {
+                        io.get_mut().0.settle();
                         info.tls = Some(tls::info(io.get_ref().1, certificate_for));
                         Some(Ready::Visitor(Box::new(io), Box::new(info), entry, slot))
                     }
@@ -330,12 +336,7 @@ impl Dispatch {
 
 enum Ready {
     Agent(Box<AgentIo>, ConnInfo),
-    Visitor(
-        Box<tokio_rustls::server::TlsStream<Rewind<TcpStream>>>,
-        Box<ConnectionInfo>,
-        Entry,
-        Slot,
-    ),
+    Visitor(Box<VisitorIo>, Box<ConnectionInfo>, Entry, Slot),
 }
 
 enum Route {

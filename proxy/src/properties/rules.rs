@@ -208,7 +208,7 @@ fn rest_applies(fields: &Fields) -> Check {
             ),
             (
                 "tls_ciphers",
-                !fields.tls_ciphers.is_empty() && !(public && edge_tls),
+                !(fields.tls_ciphers.is_empty() || public && edge_tls),
             ),
             ("upstream_tls", fields.upstream_tls() && !upstream),
             (
@@ -282,7 +282,6 @@ pub(super) fn unsupported(fields: &Fields) -> Option<&'static str> {
         ),
         ("datagram tunnels", fields.kind == Kind::Datagram),
         ("`geoip`", !fields.geoip.is_empty()),
-        ("`mtls_auth`", fields.mtls_auth),
         ("`challenge_mode`", fields.challenge_mode),
         // A private stream is passed on as it is, so nothing would translate or encrypt it.
         (

@@ -245,7 +245,6 @@ fn what_is_not_offered_is_named_and_never_dropped() {
             "`http_version` h2c",
         ),
         ("geoip=de", 5000, "`geoip`"),
-        ("mtls_auth=true", 5000, "`mtls_auth`"),
         ("challenge_mode=true", 5000, "`challenge_mode`"),
     ]);
 }

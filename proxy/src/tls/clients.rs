@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use adit_filters::{CertificateVerdict, ClientAuth, ClientCertificate, Handshake};
-use aws_lc_rs::digest;
+use adit_plugins::identity::credentials::sha256;
 use bytes::Bytes;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{
@@ -93,12 +93,9 @@ pub(super) fn certificate(
     leaf: &CertificateDer<'_>,
     more: &[CertificateDer<'_>],
 ) -> ClientCertificate {
-    let mut sha256 = [0; 32];
-    let hash = digest::digest(&digest::SHA256, leaf);
-    sha256.copy_from_slice(hash.as_ref());
     let chain = std::iter::once(leaf).chain(more);
     ClientCertificate {
-        sha256,
+        sha256: sha256(leaf),
         chain: chain.map(|one| Bytes::copy_from_slice(one)).collect(),
     }
 }

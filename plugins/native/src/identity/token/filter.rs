@@ -178,13 +178,22 @@ impl TokenFilter {
         )
     }
 
+    /// Whether a request carries a token: one of ours in its fields, or anything at all in the query.
+    #[must_use]
+    pub fn finds_token(&self, cx: &RequestCx<'_>) -> bool {
+        matches!(
+            self.bearer(&cx.head.headers),
+            Bearer::Ours(_) | Bearer::Ambiguous
+        ) || query::find(cx.head.uri.query()) != QueryToken::Absent
+    }
+
     /// The phases it takes part in.
     #[must_use]
     pub fn hooks(self) -> Hooks {
         let missing = self.missing;
         let hooks = Hooks::new().at(Stage::Identity).request(Arc::new(self));
         match missing {
-            Missing::Refuse => hooks.gives::<Identity>().gives::<TokenProof>(),
+            Missing::Refuse => hooks.gives::<Identity>(),
             Missing::Next => hooks.defers::<Identity>(),
         }
     }
@@ -254,8 +263,11 @@ impl OnRequest for TokenFilter {
             // after judging it by all that this one would.
             return Ok(Verdict::Continue);
         }
-        if cx.exchange.fact::<Identity>().is_some() && self.missing == Missing::Next {
-            // One method is enough here, and another has proved who this is.
+        if let Some(known) = cx.exchange.fact::<Identity>()
+            && (self.missing == Missing::Next || known.certificate_sha256.is_some())
+        {
+            // One method is enough here, and another has proved who this is. Whoever was known by a certificate was
+            // refused any token beside it: to ask for one would be to ask for what cannot be.
             return Ok(Verdict::Continue);
         }
         let (source, verified) = self.proof(cx);

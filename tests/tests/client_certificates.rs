@@ -1,0 +1,364 @@
+//! Client certificates of visitors, against a whole engine (edge-behaviour §14.3): each refusal with its allowed twin.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use adit_agent::TunnelOptions;
+use adit_plugins::identity::token::Claims;
+use adit_tests::certificate::ClientCertificate;
+use adit_tests::engine::{Arrived, TestEngine, provider};
+use rustls::version::{TLS12, TLS13};
+use rustls::{AlertDescription, ClientConfig, HandshakeKind, SupportedProtocolVersion};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// An engine with these credentials, and more settings.
+async fn engine(credentials: &str, more: &str) -> TestEngine {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("credentials.toml"), credentials).unwrap();
+    let more = format!("credentials = \"credentials.toml\"\n{more}");
+    TestEngine::start_in(folder, &more).await
+}
+
+fn mtls() -> TunnelOptions {
+    TunnelOptions::http().with(|asked| asked.mtls_auth = Some(true))
+}
+
+/// A visitor without a certificate.
+fn bare(engine: &TestEngine) -> Arc<ClientConfig> {
+    bare_of(engine, rustls::DEFAULT_VERSIONS)
+}
+
+/// The same, in some versions alone.
+fn bare_of(
+    engine: &TestEngine,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(engine.roots())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+/// One `GET` on a stream, which stays open.
+async fn get(
+    stream: &mut TlsStream<TcpStream>,
+    host: &str,
+    path: &str,
+    fields: &str,
+) -> io::Result<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    loop {
+        if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            let length = text
+                .to_lowercase()
+                .split_once("content-length: ")
+                .and_then(|(_, rest)| rest.split("\r\n").next()?.parse::<usize>().ok());
+            if answer.len() >= end + 4 + length.unwrap_or(0) {
+                let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+                return Ok((status, text));
+            }
+        }
+        let mut chunk = [0; 4096];
+        match stream.read(&mut chunk).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => answer.extend_from_slice(chunk.get(..count).unwrap()),
+        }
+    }
+}
+
+/// What becomes of one request on a connection of its own: its status, or the alert that ended the connection.
+async fn visit(
+    engine: &TestEngine,
+    host: &str,
+    config: &Arc<ClientConfig>,
+    path: &str,
+    fields: &str,
+) -> Result<u16, AlertDescription> {
+    let asked = async {
+        let mut stream = engine.handshake(host, config).await?;
+        get(&mut stream, host, path, fields).await
+    };
+    asked.await.map(|(status, _)| status).map_err(|error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        match inner {
+            Some(rustls::Error::AlertReceived(alert)) => *alert,
+            _ => panic!("{error:?}"),
+        }
+    })
+}
+
+const CONNECT: &str = "permissions = [\"tunnels.streams.create-delete\"]";
+
+#[tokio::test]
+async fn where_only_a_certificate_counts_the_handshake_asks_for_it() {
+    // M1, M2, M3, M4, M12, M14
+    let known = ClientCertificate::new();
+    let reader = ClientCertificate::new();
+    let foreign = ClientCertificate::new();
+    let narrow = ClientCertificate::new();
+    let unknown = ClientCertificate::new();
+    let credentials = [
+        known.credential("known", CONNECT),
+        reader.credential("reader", "permissions = [\"tunnels.resources.read-only\"]"),
+        foreign.credential("foreign", "projects = [\"other\"]"),
+        narrow.credential(
+            "narrow",
+            "[credential.resources.tunnels.scopes.tunnels.connect]\nparams = { path = \"/ok\" }",
+        ),
+    ];
+    let engine = engine(
+        &credentials.concat(),
+        "[project.other]\nendpoints = [\"0a1b2c3d\"]\n",
+    )
+    .await;
+    let client = engine.client().await;
+    let (host, arrived) = engine.publish_watched(&client, mtls()).await;
+    let with = |certificate: &ClientCertificate| certificate.visitor(&engine, "http/1.1");
+    for (config, path, expected) in [
+        (
+            bare(&engine),
+            "/",
+            Err(AlertDescription::CertificateRequired),
+        ),
+        (
+            with(&unknown),
+            "/",
+            Err(AlertDescription::CertificateUnknown),
+        ),
+        (with(&reader), "/", Ok(403)),
+        (with(&foreign), "/", Ok(403)),
+        (with(&narrow), "/other", Ok(403)),
+    ] {
+        assert_eq!(visit(&engine, &host, &config, path, "").await, expected);
+    }
+    assert_eq!(arrived.count(), 0);
+    assert_eq!(visit(&engine, &host, &with(&known), "/", "").await, Ok(200));
+    let head = arrived.last().unwrap();
+    assert!(head.contains("x-rstream-auth-method: mtls"), "{head}");
+    assert_eq!(
+        visit(&engine, &host, &with(&narrow), "/ok", "").await,
+        Ok(200)
+    );
+    // TLS 1.2 has words of its own.
+    for (certificate, expected) in [
+        (None, Err(AlertDescription::HandshakeFailure)),
+        (Some(&unknown), Err(AlertDescription::CertificateUnknown)),
+        (Some(&known), Ok(200)),
+    ] {
+        let config = match certificate {
+            Some(certificate) => certificate.visitor_of(&engine, "http/1.1", &[&TLS12]),
+            None => bare_of(&engine, &[&TLS12]),
+        };
+        assert_eq!(visit(&engine, &host, &config, "/", "").await, expected);
+    }
+    // A tunnel that asks for nothing does not ask for a certificate either.
+    let open = engine.publish(&client, TunnelOptions::http()).await;
+    let both = with(&unknown);
+    assert_eq!(visit(&engine, &open, &both, "/", "").await, Ok(200));
+}
+
+#[tokio::test]
+async fn a_certificate_beside_another_proof_is_refused() {
+    // M5, M6; §7.1 rule 2
+    let known = ClientCertificate::new();
+    let engine = engine(&known.credential("known", ""), "").await;
+    let client = engine.client().await;
+    let (host, arrived) = engine.publish_watched(&client, mtls()).await;
+    let config = known.visitor(&engine, "http/1.1");
+    let bearer = format!(
+        "Authorization: Bearer {}\r\n",
+        engine.token(&Claims::default())
+    );
+    for (path, fields) in [
+        ("/", bearer.as_str()),
+        ("/", "Cookie: rstream_auth=x\r\n"),
+        ("/?rstream.token=x", ""),
+    ] {
+        let status = visit(&engine, &host, &config, path, fields).await;
+        assert_eq!(status, Ok(400), "{path} {fields}");
+    }
+    assert_eq!(arrived.count(), 0);
+    let own = "Authorization: Bearer of-the-application\r\nCookie: a=1\r\n";
+    assert_eq!(visit(&engine, &host, &config, "/", own).await, Ok(200));
+    let head = arrived.last().unwrap();
+    assert!(head.contains("of-the-application"), "{head}");
+}
+
+#[tokio::test]
+async fn with_other_methods_a_certificate_is_one_way_in() {
+    // M8, M9, M10
+    let known = ClientCertificate::new();
+    let unknown = ClientCertificate::new();
+    let engine = engine(&known.credential("known", ""), "").await;
+    let client = engine.client().await;
+    let (host, arrived) = engine
+        .publish_watched(&client, mtls().token_auth(true))
+        .await;
+    let bearer = format!(
+        "Authorization: Bearer {}\r\n",
+        engine.token(&Claims::default())
+    );
+    let (none, with, stranger) = (
+        bare(&engine),
+        known.visitor(&engine, "http/1.1"),
+        unknown.visitor(&engine, "http/1.1"),
+    );
+    for (config, fields, status) in [
+        (&none, "", 401),
+        (&with, &*bearer, 400),
+        (&stranger, "", 403),
+        // Never a fall-through to another proof.
+        (&stranger, &*bearer, 400),
+    ] {
+        assert_eq!(visit(&engine, &host, config, "/", fields).await, Ok(status));
+    }
+    assert_eq!(arrived.count(), 0);
+    for (config, fields) in [(&none, &*bearer), (&with, "")] {
+        assert_eq!(visit(&engine, &host, config, "/", fields).await, Ok(200));
+    }
+    assert_eq!(arrived.count(), 2);
+}
+
+/// Asks for each of these hosts on one HTTP/2 connection.
+async fn over_one_connection(
+    engine: &TestEngine,
+    stream: TlsStream<TcpStream>,
+    cases: &[(&str, u16)],
+) {
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    for (host, status) in cases {
+        let uri = format!("https://{host}:{}/", engine.port());
+        let request = http::Request::get(uri).body(()).unwrap();
+        send = send.ready().await.unwrap();
+        let (response, _) = send.send_request(request, true).unwrap();
+        let mut response = response.await.unwrap();
+        assert_eq!(response.status().as_u16(), *status, "{host}");
+        if *status == 421 {
+            let body = response.body_mut().data().await.unwrap().unwrap();
+            assert!(body.starts_with(b"Misdirected Request"), "{body:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reused_connection_reaches_no_tunnel_that_did_not_ask_for_its_certificate() {
+    // M13
+    let known = ClientCertificate::new();
+    let engine = engine(&known.credential("known", ""), "").await;
+    let client = engine.client().await;
+    let open = engine.publish(&client, TunnelOptions::http()).await;
+    let (one, at_one) = engine.publish_watched(&client, mtls()).await;
+    let (other, at_other) = engine.publish_watched(&client, mtls()).await;
+    let config = known.visitor(&engine, "h2");
+    let stream = engine.handshake(&open, &config).await.unwrap();
+    over_one_connection(&engine, stream, &[(&open, 200), (&one, 421), (&open, 200)]).await;
+    let seen = |arrived: &Arrived| arrived.count();
+    assert_eq!((seen(&at_one), seen(&at_other)), (0, 0));
+    let stream = engine.handshake(&one, &config).await.unwrap();
+    let cases = [(&*one, 200), (&*other, 421), (&*open, 200), (&*one, 200)];
+    over_one_connection(&engine, stream, &cases).await;
+    assert_eq!((seen(&at_one), seen(&at_other)), (2, 0));
+}
+
+#[tokio::test]
+async fn a_resumed_session_does_not_outlive_its_credential() {
+    // §7.4, resumption
+    let (known, spare) = (ClientCertificate::new(), ClientCertificate::new());
+    let kept = spare.credential("spare", "");
+    let engine = engine(&format!("{kept}{}", known.credential("known", "")), "").await;
+    let client = engine.client().await;
+    let (host, arrived) = engine.publish_watched(&client, mtls()).await;
+    for versions in [&[&TLS13], &[&TLS12]] {
+        fs::write(
+            engine.folder.path().join("credentials.toml"),
+            format!("{kept}{}", known.credential("known", "")),
+        )
+        .unwrap();
+        engine.engine.reload().unwrap();
+        let before = arrived.count();
+        let config = known.visitor_of(&engine, "http/1.1", versions);
+        let mut first = engine.handshake(&host, &config).await.unwrap();
+        assert_eq!(get(&mut first, &host, "/", "").await.unwrap().0, 200);
+        let mut resumed = engine.handshake(&host, &config).await.unwrap();
+        let kind = resumed.get_ref().1.handshake_kind();
+        assert_eq!(kind, Some(HandshakeKind::Resumed));
+        assert_eq!(get(&mut resumed, &host, "/", "").await.unwrap().0, 200);
+        assert_eq!(arrived.count(), before + 2);
+
+        fs::write(engine.folder.path().join("credentials.toml"), &kept).unwrap();
+        engine.engine.reload().unwrap();
+        // What is open stays so and gets nothing more.
+        assert_eq!(get(&mut resumed, &host, "/", "").await.unwrap().0, 403);
+        // What the client has kept resumes nothing.
+        let late = visit(&engine, &host, &config, "/", "").await;
+        assert_eq!(late, Err(AlertDescription::CertificateUnknown));
+        assert_eq!(arrived.count(), before + 2);
+        drop(first);
+    }
+}
+
+#[tokio::test]
+async fn a_credential_has_two_certificates_while_one_replaces_the_other() {
+    let (old, new) = (ClientCertificate::new(), ClientCertificate::new());
+    let hash = |certificate: &ClientCertificate| {
+        let table = certificate.credential("", "");
+        table.split('"').nth(3).unwrap().to_owned()
+    };
+    let both = format!(
+        "[[credential]]\nid = \"c\"\ncertificate-sha256 = [\"{}\", \"{}\"]\n",
+        hash(&old),
+        hash(&new)
+    );
+    let engine = engine(&both, "").await;
+    let client = engine.client().await;
+    let host = engine.publish(&client, mtls()).await;
+    for certificate in [&old, &new] {
+        let config = certificate.visitor(&engine, "http/1.1");
+        assert_eq!(visit(&engine, &host, &config, "/", "").await, Ok(200));
+    }
+    let renewed = new.credential("c", "");
+    fs::write(engine.folder.path().join("credentials.toml"), renewed).unwrap();
+    engine.engine.reload().unwrap();
+    let config = old.visitor(&engine, "http/1.1");
+    let gone = visit(&engine, &host, &config, "/", "").await;
+    assert_eq!(gone, Err(AlertDescription::CertificateUnknown));
+    let config = new.visitor(&engine, "http/1.1");
+    assert_eq!(visit(&engine, &host, &config, "/", "").await, Ok(200));
+}
+
+#[tokio::test]
+async fn a_tunnels_certificates_do_not_stand_in_for_what_the_project_asks_for() {
+    let policy = |filters: &str| {
+        format!("[policy.edge]\nfilters = [{filters}]\n[project.default]\npolicies = [\"edge\"]\n")
+    };
+    for (filters, fits) in [
+        ("{ use = \"token\" }", false),
+        ("{ use = \"client-cert\" }", true),
+        (
+            "{ use = \"client-cert\", missing = \"next\" }, { use = \"token\" }",
+            true,
+        ),
+    ] {
+        let engine = TestEngine::start(&policy(filters)).await;
+        let client = engine.client().await;
+        match client.create_tunnel(mtls()).await {
+            Ok(_) => assert!(fits, "{filters}"),
+            Err(adit_agent::Error::Engine(error)) => {
+                assert!(!fits, "{filters}: {}", error.message);
+                assert_eq!(error.code.0, 2000);
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
