@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use adit_agent::TunnelOptions;
+use adit_plugins::identity::rstream_auth::{Hash, SALT_BYTES};
 use adit_plugins::identity::token::Claims;
 use adit_tests::certificate::ClientCertificate;
 use adit_tests::engine::{Arrived, TestEngine, provider};
@@ -196,37 +197,53 @@ async fn a_certificate_beside_another_proof_is_refused() {
 
 #[tokio::test]
 async fn with_other_methods_a_certificate_is_one_way_in() {
-    // M8, M9, M10
+    // M7, M8, M9, M10, and the rows of §7.1
     let known = ClientCertificate::new();
     let unknown = ClientCertificate::new();
-    let engine = engine(&known.credential("known", ""), "").await;
+    let folder = tempfile::tempdir().unwrap();
+    let accounts = folder.path().join("accounts.toml");
+    let hash = Hash::of("a password", [7; SALT_BYTES]);
+    let account = format!("[account.ada]\npassword = '{}'\n", hash.as_str());
+    fs::write(&accounts, account).unwrap();
+    let login = format!("[login]\naccounts = {accounts:?}\n");
+    let engine = engine(&known.credential("known", ""), &login).await;
     let client = engine.client().await;
-    let (host, arrived) = engine
-        .publish_watched(&client, mtls().token_auth(true))
-        .await;
     let bearer = format!(
         "Authorization: Bearer {}\r\n",
         engine.token(&Claims::default())
     );
+    let session = "Cookie: rstream_auth=x\r\n";
     let (none, with, stranger) = (
         bare(&engine),
         known.visitor(&engine, "http/1.1"),
         unknown.visitor(&engine, "http/1.1"),
     );
-    for (config, fields, status) in [
-        (&none, "", 401),
-        (&with, &*bearer, 400),
-        (&stranger, "", 403),
-        // Never a fall-through to another proof.
-        (&stranger, &*bearer, 400),
+    let signing_in = |options: TunnelOptions| options.with(|asked| asked.rstream_auth = Some(true));
+    for (options, [missing, token, cookie]) in [
+        (mtls().token_auth(true), [401, 200, 401]),
+        (signing_in(mtls()), [302, 302, 302]),
+        (signing_in(mtls().token_auth(true)), [302, 200, 302]),
     ] {
-        assert_eq!(visit(&engine, &host, config, "/", fields).await, Ok(status));
+        let (host, arrived) = engine.publish_watched(&client, options).await;
+        for (config, fields, status) in [
+            (&none, "", missing),
+            (&none, &*bearer, token),
+            (&none, session, cookie),
+            (&with, "", 200),
+            (&with, &*bearer, 400),
+            (&with, session, 400),
+            (&stranger, "", 403),
+            // Never a fall-through to another proof.
+            (&stranger, &*bearer, 400),
+            (&stranger, session, 400),
+        ] {
+            let before = arrived.count();
+            let navigation = format!("{fields}Accept: text/html\r\n");
+            let got = visit(&engine, &host, config, "/", &navigation).await;
+            assert_eq!(got, Ok(status), "{fields}");
+            assert_eq!(arrived.count() - before, usize::from(status == 200));
+        }
     }
-    assert_eq!(arrived.count(), 0);
-    for (config, fields) in [(&none, &*bearer), (&with, "")] {
-        assert_eq!(visit(&engine, &host, config, "/", fields).await, Ok(200));
-    }
-    assert_eq!(arrived.count(), 2);
 }
 
 /// Asks for each of these hosts on one HTTP/2 connection.
