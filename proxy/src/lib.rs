@@ -13,4 +13,5 @@ pub mod names;
 pub mod properties;
 pub mod render;
 pub mod route;
+pub mod store;
 pub mod tls;
