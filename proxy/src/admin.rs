@@ -1,30 +1,28 @@
 //! The operator's door: a Unix socket only its owner can open, one JSON line in, one JSON line out.
 
-use std::fs;
+mod answer;
+mod socket;
+
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::net::UnixStream;
 
-use crate::engine::{Explanation, Inner};
-use crate::listen::tcp::{Phase, reached};
+use crate::assemble::{FilterState, IdleSwitch, Position};
+use crate::engine::{Explanation, Switched};
+
+pub use socket::BindError;
+pub(crate) use socket::Socket;
 
 /// Longest request or reply, in bytes. A chain of 200 filters stays well below.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Longest wait for a request, or for a reply to be taken.
 const WAIT: Duration = Duration::from_secs(10);
-
-/// Conversations at a time.
-const CONVERSATIONS_MAX: usize = 8;
 
 /// What the operator asks.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -36,6 +34,36 @@ pub enum Request {
     Explain {
         /// The host name.
         host: String,
+    },
+    /// The filters of a project, or of all.
+    PolicyList {
+        /// The project.
+        project: Option<String>,
+    },
+    /// Forgets how a filter was switched.
+    PolicyReset {
+        /// The project.
+        project: String,
+        /// The filter, as `policy/filter`.
+        filter: String,
+    },
+    /// One filter.
+    PolicyShow {
+        /// The project.
+        project: String,
+        /// The filter, as `policy/filter`.
+        filter: String,
+    },
+    /// Switches a filter, whatever the file says.
+    PolicySwitch {
+        /// The project.
+        project: String,
+        /// The filter, as `policy/filter`.
+        filter: String,
+        /// Which way.
+        to: Position,
+        /// Why.
+        reason: Option<String>,
     },
     /// Reads the configuration again.
     Reload,
@@ -51,6 +79,13 @@ pub enum Reply {
     Draining,
     /// What the host name leads to.
     Explained(Explanation),
+    /// Filters of the operator's.
+    Filters {
+        /// The filters, once for each place they stand in.
+        filters: Vec<FilterState>,
+        /// Switches that have no effect.
+        idle: Vec<IdleSwitch>,
+    },
     /// The configuration was read and is in effect.
     Reloaded,
     /// Nothing has changed.
@@ -60,6 +95,8 @@ pub enum Reply {
     },
     /// How the engine is.
     Status(Status),
+    /// A filter was switched.
+    Switched(Switched),
     /// The request was not understood.
     Wrong {
         /// Why.
@@ -86,153 +123,6 @@ pub struct Status {
     pub agents: usize,
     /// Tunnels open now.
     pub tunnels: usize,
-}
-
-/// Why the socket cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// The path cannot be used.
-    #[error("`admin.socket`: cannot listen on {path}: {source}")]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Somebody answers there.
-    #[error("`admin.socket`: another engine listens on {path}, stop it or use another path")]
-    Taken {
-        /// The socket.
-        path: PathBuf,
-    },
-}
-
-/// The listening socket; its file goes with it.
-pub(crate) struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-    inode: u64,
-}
-
-impl Socket {
-    /// Opens the socket at `path`, in place of one that an engine left behind when it was killed.
-    pub(crate) fn bind(path: &Path) -> Result<Self, BindError> {
-        let failed = |source| BindError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(BindError::Taken {
-                path: path.to_owned(),
-            });
-        }
-        // Bound under another name and moved once only the owner can open it, so that there is no
-        // moment at which others can.
-        let mut fresh = path.as_os_str().to_owned();
-        fresh.push(format!(".{}", std::process::id()));
-        let fresh = PathBuf::from(fresh);
-        let bound = (|| {
-            remove_if_there(&fresh)?;
-            let listener = UnixListener::bind(&fresh)?;
-            fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
-            let inode = fs::symlink_metadata(&fresh)?.ino();
-            fs::rename(&fresh, path)?;
-            Ok((listener, inode))
-        })();
-        let (listener, inode) = bound.map_err(|error| {
-            let _ = remove_if_there(&fresh);
-            failed(error)
-        })?;
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-            inode,
-        })
-    }
-
-    /// Answers requests until the engine begins to end.
-    pub(crate) async fn serve(self, engine: Arc<Inner>, mut phase: watch::Receiver<Phase>) {
-        let mut conversations = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = self.listener.accept(), if conversations.len() < CONVERSATIONS_MAX => {
-                    match accepted {
-                        Ok((stream, _)) => {
-                            conversations.spawn(converse(stream, Arc::clone(&engine)));
-                        }
-                        Err(error) => {
-                            tracing::warn!(%error, "cannot accept on the admin socket");
-                            tokio::time::sleep(WAIT / 10).await;
-                        }
-                    }
-                }
-                Some(_) = conversations.join_next() => {}
-                () = reached(&mut phase, Phase::Draining) => break,
-            }
-        }
-        drop(self);
-        // The answer to the request that ended the engine is still to be written.
-        tokio::select! {
-            () = async { while conversations.join_next().await.is_some() {} } => {}
-            () = reached(&mut phase, Phase::Over) => {}
-        }
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // Another engine may have taken the path since.
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-async fn converse(stream: UnixStream, engine: Arc<Inner>) {
-    let conversation = async {
-        let (reader, mut writer) = stream.into_split();
-        let reply = match line(reader).await? {
-            None => return Ok(()),
-            Some(line) => match serde_json::from_str(&line) {
-                Ok(request) => answer(&engine, request),
-                Err(error) => Reply::Wrong {
-                    message: error.to_string(),
-                },
-            },
-        };
-        let mut bytes = serde_json::to_vec(&reply)?;
-        bytes.push(b'\n');
-        writer.write_all(&bytes).await?;
-        writer.shutdown().await
-    };
-    if let Ok(Err(error)) = tokio::time::timeout(WAIT, conversation).await {
-        tracing::debug!(%error, "a conversation on the admin socket failed");
-    }
-}
-
-fn answer(engine: &Inner, request: Request) -> Reply {
-    match request {
-        Request::Drain => {
-            engine.ask_to_stop();
-            Reply::Draining
-        }
-        Request::Explain { host } => Reply::Explained(engine.explain(&host)),
-        Request::Reload => match engine.reload() {
-            Ok(()) => Reply::Reloaded,
-            Err(error) => Reply::Refused {
-                reasons: error.lines(),
-            },
-        },
-        Request::Status => Reply::Status(engine.status()),
-    }
 }
 
 /// One line, without its end; `None` if there is none, an error if it is too long.
@@ -270,33 +160,6 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-
-    #[tokio::test]
-    async fn only_the_owner_can_open_the_socket_and_it_leaves_no_trace() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin.sock");
-        let socket = Socket::bind(&path).unwrap();
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(matches!(Socket::bind(&path), Err(BindError::Taken { .. })));
-        drop(socket);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_socket_left_behind_is_replaced_and_kept_from_its_late_owner() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin.sock");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(path.exists());
-        let first = Socket::bind(&path).unwrap();
-        fs::remove_file(&path).unwrap();
-        let second = Socket::bind(&path).unwrap();
-        drop(first);
-        assert!(path.exists(), "it is the second's by now");
-        drop(second);
-        assert!(!path.exists());
-    }
 
     #[test]
     fn requests_are_lines_a_person_can_write() {

@@ -75,6 +75,15 @@ pub struct Agents {
     judged: watch::Sender<()>,
 }
 
+/// Tunnels whose chains were made anew.
+#[derive(Default)]
+pub(crate) struct Swapped {
+    /// Those that have a new chain.
+    pub(crate) count: usize,
+    /// Those that got none and are closed, with the reason.
+    pub(crate) closed: Vec<(Arc<Tunnel>, ProtocolError)>,
+}
+
 impl Agents {
     /// An engine without agents yet.
     pub fn new(
@@ -131,24 +140,41 @@ impl Agents {
         + Sync
         + 'static,
     ) -> Vec<(Arc<Tunnel>, ProtocolError)> {
+        self.set_assemble_of(assemble, |_| true).closed
+    }
+
+    /// The same where chains are made otherwise for tunnels of some projects alone: those of others
+    /// keep theirs.
+    pub(crate) fn set_assemble_of(
+        &self,
+        assemble: impl Fn(&TunnelInfo, &Effective) -> Result<Arc<Chain>, ProtocolError>
+        + Send
+        + Sync
+        + 'static,
+        concerns: impl Fn(&str) -> bool,
+    ) -> Swapped {
         let assemble: Arc<Box<Assemble>> = Arc::new(Box::new(assemble));
         // New tunnels use it from here on; those opened meanwhile are merely given it twice.
         self.assemble.store(Arc::clone(&assemble));
-        let mut closed = Vec::new();
+        let mut swapped = Swapped::default();
         for tunnel in self.routes.tunnels() {
-            let Some(site) = &tunnel.site else {
+            let site = tunnel.site.as_ref();
+            let Some(site) = site.filter(|_| concerns(&tunnel.info.project)) else {
                 continue;
             };
             match (**assemble)(&tunnel.info, &tunnel.properties) {
-                Ok(chain) => site.set_chain(chain),
+                Ok(chain) => {
+                    site.set_chain(chain);
+                    swapped.count += 1;
+                }
                 Err(error) => {
                     self.routes.remove([tunnel.info.id.as_str()]);
                     tunnel.session.close_tunnel(&tunnel.info.id);
-                    closed.push((tunnel, error));
+                    swapped.closed.push((tunnel, error));
                 }
             }
         }
-        closed
+        swapped
     }
 
     /// Lets every agent go, in a way that makes it reconnect at once, and takes no new ones.

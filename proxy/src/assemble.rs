@@ -6,8 +6,10 @@
 
 mod build;
 mod explain;
+mod listing;
 mod local;
 mod project;
+mod switches;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -20,6 +22,7 @@ use adit_filters::{Chain, ChainError, Hooks, Placed, Stage, TunnelInfo};
 use adit_plugins::identity::rstream_auth;
 use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
 use adit_protocol::{ErrorCode, ProtocolError};
+use arc_swap::ArcSwap;
 
 use crate::env::Load;
 use crate::properties::{self, Effective, NEEDS_PROOF, Protocol};
@@ -27,7 +30,9 @@ use crate::properties::{self, Effective, NEEDS_PROOF, Protocol};
 use local::Local;
 
 pub use explain::explain;
+pub use listing::{FilterState, IdleSwitch};
 use project::ProjectRules;
+pub use switches::{Operator, Position, Switch, SwitchKey, Switches};
 
 /// The policies of one load of the configuration, built. When it goes, so do its filters' jobs.
 pub struct Policies {
@@ -37,6 +42,8 @@ pub struct Policies {
     /// What answers on reserved paths.
     local: Local,
     load: Load,
+    /// What the operator switched, shared by the policies of every load.
+    switches: Arc<ArcSwap<Switches>>,
 }
 
 /// Filters that tunnels share because they have no settings of their own.
@@ -146,6 +153,16 @@ impl Policies {
         tunnel: &TunnelInfo,
         asked: &Effective,
     ) -> Result<Arc<Chain>, AssembleError> {
+        self.chain_with(&self.switches.load(), tunnel, asked)
+    }
+
+    /// The chain a tunnel would have with other switches.
+    pub(crate) fn chain_with(
+        &self,
+        switches: &Switches,
+        tunnel: &TunnelInfo,
+        asked: &Effective,
+    ) -> Result<Arc<Chain>, AssembleError> {
         let rules = self
             .projects
             .get(&tunnel.project)
@@ -153,7 +170,7 @@ impl Policies {
         if !asked.publish {
             return Ok(Arc::new(Chain::empty()));
         }
-        let project = rules.before(tunnel);
+        let project = rules.chain(&rules.before(tunnel, switches));
         project.permits(asked)?;
         let mut filters = project.filters.clone();
         if asked.protocol == Some(Protocol::Http) {

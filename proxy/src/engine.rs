@@ -8,6 +8,7 @@ mod explain;
 mod inner;
 mod login;
 mod shelf;
+mod switch;
 mod watch;
 
 use std::net::SocketAddr;
@@ -32,6 +33,9 @@ pub use build::{check, every_problem};
 pub use error::{ReloadError, StartError};
 pub use explain::Explanation;
 pub(crate) use inner::Inner;
+use switch::Switchboard;
+pub(crate) use switch::Wish;
+pub use switch::{SwitchError, Switched, forget_switch};
 
 /// Connections to the metrics at a time: a scraper needs one, and must get it when all other
 /// places are taken.
@@ -94,7 +98,12 @@ impl Engine {
     pub async fn start(config: Config, options: Options) -> Result<Self, StartError> {
         let (metrics, counters) = Metrics::new().map_err(StartError::Metrics)?;
         let world = World::new(metrics.registry(), Handle::current())?;
-        let built = Built::new(&config, &world, options.filters.as_ref(), Kept::default())
+        let switchboard = Switchboard::open(config.engine.state_dir.as_deref())?;
+        let kept = Kept {
+            switches: switchboard.current(),
+            ..Kept::default()
+        };
+        let built = Built::new(&config, &world, options.filters.as_ref(), kept)
             .map_err(StartError::Config)?;
         let https = Socket::bind("listen.https", config.listen.https)?;
         let http = Socket::bind_if("listen.http", config.listen.http)?;
@@ -110,7 +119,7 @@ impl Engine {
         };
         let inner = Arc::new(Inner::new(
             config,
-            built,
+            (built, switchboard),
             world,
             (Arc::new(metrics), counters),
             addresses,

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Dev(crate::dev::DevArgs),
     #[cfg(feature = "engine")]
     Engine(crate::engine::EngineArgs),
+    #[cfg(feature = "engine")]
+    Policy(crate::policy::PolicyArgs),
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ async fn start_engine(args: &DevArgs, state: &State) -> anyhow::Result<(Engine, 
 fn config(args: &DevArgs, state: &State, address: SocketAddr) -> anyhow::Result<Config> {
     // Debug of a string is a TOML string for every path and host that is not itself strange.
     let text = format!(
-        "[engine]\nhost = {host:?}\naliases = [\"localhost\"]\n\
+        "[engine]\nhost = {host:?}\naliases = [\"localhost\"]\nstate-dir = {folder:?}\n\
          [listen]\nhttps = \"{address}\"\n\
          [certificates]\nfiles = {{ cert = {cert:?}, key = {key:?} }}\n\
          [auth]\njwt-secret = {{ file = {secret:?} }}\n\
@@ -157,6 +157,7 @@ fn config(args: &DevArgs, state: &State, address: SocketAddr) -> anyhow::Result<
          [policy.dev]\nfilters = [{{ use = \"request-lines\" }}]\n\
          [project.default]\npolicies = [\"dev\"]\n",
         host = args.host,
+        folder = absolute(state.folder())?,
         cert = absolute(state.certificate())?,
         key = absolute(state.key())?,
         secret = absolute(state.secret())?,

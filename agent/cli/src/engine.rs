@@ -1,7 +1,7 @@
 //! `adit engine`: run an engine, set one up, ask a running one.
 
 mod account;
-mod ask;
+pub(crate) mod ask;
 mod credential;
 mod init;
 mod logs;
@@ -25,7 +25,8 @@ Examples:
   adit engine                                 run it; SIGHUP reloads, SIGTERM drains
   adit engine token --subject laptop          a token for an agent
   adit engine account add ada                 an account for tunnels that ask users to sign in
-  adit engine explain app.t.edge.example.com  the filters a tunnel's visitors pass"
+  adit engine explain app.t.edge.example.com  the filters a tunnel's visitors pass
+  adit policy off default edge/geoip          switch one of them off while it runs: see `adit policy`"
 )]
 pub(crate) struct EngineArgs {
     #[command(flatten)]

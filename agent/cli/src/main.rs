@@ -12,6 +12,8 @@ mod inventory;
 mod lines;
 mod logging;
 mod nc;
+#[cfg(feature = "engine")]
+mod policy;
 mod process;
 mod terminal;
 
@@ -62,6 +64,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Tunnel(args) => process::block_on(inventory::tunnels(args)),
         #[cfg(feature = "engine")]
         Command::Engine(args) => engine::run(args),
+        #[cfg(feature = "engine")]
+        Command::Policy(args) => policy::run(args),
         #[cfg(feature = "engine")]
         Command::Dev(args) => process::block_on(dev::run(args)),
         Command::Client(args) => process::block_on(inventory::clients(args)),

@@ -189,11 +189,17 @@ fn a_signal_ends_the_engine_in_order() {
 }
 
 #[test]
-fn two_engines_do_not_share_a_socket() {
+fn two_engines_do_not_share_a_folder_or_a_socket() {
     let folder = folder();
     let mut running = Running::start(&mut engine(folder.path(), &[]));
     running.wait_for("the engine listens");
     let told = failure(&mut engine(folder.path(), &[]));
+    assert!(
+        told.contains("state.redb is open in another engine"),
+        "{told}"
+    );
+    let mut elsewhere = engine(folder.path(), &[]);
+    let told = failure(elsewhere.env("ADIT_ENGINE__STATE_DIR", "elsewhere"));
     assert!(told.contains("another engine listens"), "{told}");
     output(&mut engine(folder.path(), &["status"]));
 }

@@ -6,101 +6,10 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::{Running, adit, fetch, fetch_until, free_port, output, service};
-
-/// The engine's folder, as `adit engine init` and a certificate authority leave it.
-struct Server {
-    folder: tempfile::TempDir,
-    port: u16,
-}
-
-impl Server {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let place = folder.path();
-        output(adit(place).args(["engine", "init", "--host", "edge.localhost", "--dir", "."]));
-        certificates(place, "edge.localhost");
-        Self {
-            port: free_port(),
-            folder,
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> std::process::Command {
-        let mut command = adit(self.folder.path());
-        command
-            .args(arguments)
-            .args(["--config", "engine.toml"])
-            .env("ADIT_LISTEN__HTTPS", format!("127.0.0.1:{}", self.port));
-        command
-    }
-
-    fn start(&self) -> Running {
-        let engine = Running::start(&mut self.command(&["engine"]));
-        let ready = format!("https://edge.localhost:{}/api/health/ready", self.port);
-        fetch_until(&ready, &self.path("ca.pem"), 200);
-        engine
-    }
-}
-
-fn certificates(place: &Path, host: &str) {
-    let mut ca = rcgen::CertificateParams::default();
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca_key = rcgen::KeyPair::generate().unwrap();
-    fs::write(place.join("ca.pem"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
-    let issuer = rcgen::Issuer::new(ca, ca_key);
-    let names = vec![host.to_owned(), format!("*.t.{host}")];
-    let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(names).unwrap();
-    let leaf = leaf.signed_by(&key, &issuer).unwrap();
-    fs::write(place.join("cert.pem"), leaf.pem()).unwrap();
-    fs::write(place.join("key.pem"), key.serialize_pem()).unwrap();
-}
-
-/// The agent's folder: a token and the CA, nothing else.
-struct Laptop {
-    folder: tempfile::TempDir,
-    engine: String,
-}
-
-impl Laptop {
-    fn new(server: &Server) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let token = output(&mut server.command(&["engine", "token"]));
-        fs::write(folder.path().join("token"), token.trim()).unwrap();
-        fs::copy(server.path("ca.pem"), folder.path().join("ca.pem")).unwrap();
-        Self {
-            folder,
-            engine: format!("edge.localhost:{}", server.port),
-        }
-    }
-
-    fn forward(&self, arguments: &[&str]) -> Running {
-        let mut command = adit(self.folder.path());
-        command
-            .arg("forward")
-            .args(arguments)
-            .args(["--engine", &self.engine, "--token-file", "token"])
-            .args(["--ca-file", "ca.pem", "-o", "json"]);
-        Running::start(&mut command)
-    }
-}
-
-/// The public address in a status line that says `online`.
-fn online(line: &str) -> Option<String> {
-    let status: serde_json::Value = serde_json::from_str(line).ok()?;
-    if status.get("status")?.as_str()? != "online" {
-        return None;
-    }
-    Some(status.get("forwarding")?.as_str()?.to_owned())
-}
+use support::machines::{Laptop, Server, online};
+use support::{fetch, fetch_until, output, service};
 
 #[test]
 fn a_laptop_publishes_through_a_server_with_what_init_left() {

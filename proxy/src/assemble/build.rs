@@ -6,43 +6,46 @@ use std::sync::Arc;
 use adit_config::{
     Config, FilterRef, FilterUse, Invalid, OnError, Policy, Problem, Project, Section,
 };
-use adit_filters::{Filter, PathPattern, Placed, Registry, When};
+use adit_filters::{ChainError, Filter, PathPattern, Placed, Registry, When};
 use adit_plugins::identity::rstream_auth;
 use adit_plugins::network::trusted_ips::{self, TrustedIps};
+use arc_swap::ArcSwap;
 
 use super::local::Local;
 use super::project::{Built, Listed, ProjectRules};
-use super::{Policies, TunnelFilters, compile};
+use super::{Policies, Switch, Switches, TunnelFilters, compile};
 use crate::env::Load;
 
 impl Policies {
-    /// Builds every filter of every policy, and tries every project's chain.
+    /// Builds every filter of every policy, and tries every project's chain with the `switches` there are now. Later
+    /// ones count for chains made after them.
     ///
     /// # Errors
     /// Every problem found, each with its position.
-    pub fn build(config: &Config, registry: &Registry, load: Load) -> Result<Self, Vec<Problem>> {
-        Self::of(&config.policies, &config.projects, true, registry, load)
+    pub fn build(
+        config: &Config,
+        registry: &Registry,
+        load: Load,
+        switches: Arc<ArcSwap<Switches>>,
+    ) -> Result<Self, Vec<Problem>> {
+        let written = (&config.policies, &config.projects);
+        Self::of(written, true, registry, load, switches)
     }
 
     /// What is wrong with the policies of a configuration that is wrong elsewhere, or in them.
     pub fn problems_of(invalid: &Invalid, registry: &Registry, load: Load) -> Vec<Problem> {
         let whole = invalid.policies_are_whole();
-        let built = Self::of(
-            invalid.policies(),
-            invalid.projects(),
-            whole,
-            registry,
-            load,
-        );
+        let written = (invalid.policies(), invalid.projects());
+        let built = Self::of(written, whole, registry, load, Arc::default());
         built.err().unwrap_or_default()
     }
 
     fn of(
-        written: &BTreeMap<String, Policy>,
-        spaces: &BTreeMap<String, Project>,
+        (written, spaces): (&BTreeMap<String, Policy>, &BTreeMap<String, Project>),
         whole: bool,
         registry: &Registry,
         load: Load,
+        switches: Arc<ArcSwap<Switches>>,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut policies: BTreeMap<&str, Arc<[Built]>> = BTreeMap::new();
@@ -56,12 +59,7 @@ impl Policies {
             let rules = ProjectRules::new(project, |policy| policies.get(policy).cloned());
             // With a problem in a policy its project's chain may lack what another filter needs.
             if whole && problems.is_empty() {
-                problems.extend(
-                    rules
-                        .cases()
-                        .iter()
-                        .filter_map(|case| try_chain(&rules, case, &local)),
-                );
+                problems.extend(rules.problems(&switches.load(), &local));
             }
             projects.insert(name.clone(), rules);
         }
@@ -79,6 +77,7 @@ impl Policies {
             own,
             local,
             load,
+            switches,
         })
     }
 }
@@ -163,24 +162,57 @@ fn build_filter(
     })
 }
 
-/// Whether the operator's own filters work together, on an HTTP tunnel that adds none.
-fn try_chain(rules: &ProjectRules, listed: &[Listed<'_>], local: &Local) -> Option<Problem> {
-    let chain = rules.chain(listed);
-    let local = local.of(&chain, &[]);
-    let mut filters = chain.filters;
-    filters.extend(local);
-    filters.extend(chain.upgrades);
-    let error = compile(filters).err()?;
-    let blamed = error.filter();
-    let at = listed
-        .iter()
-        .find(|listed| blamed.is_some_and(|(name, _)| *listed.built.placed.name == **name))
-        .or(listed.last())?;
+impl ProjectRules {
+    /// Whether the operator's own filters work together, on an HTTP tunnel that adds none.
+    pub(super) fn try_chain(&self, listed: &[Listed<'_>], local: &Local) -> Result<(), ChainError> {
+        let chain = self.chain(listed);
+        let local = local.of(&chain, &[]);
+        let mut filters = chain.filters;
+        filters.extend(local);
+        filters.extend(chain.upgrades);
+        compile(filters).map(|_| ())
+    }
+
+    /// What keeps the operator's filters from working together, in every case there is.
+    fn problems(&self, switches: &Switches, local: &Local) -> Vec<Problem> {
+        let none = Switches::default();
+        let cases = self.cases(switches).into_iter().zip(self.cases(&none));
+        cases
+            .filter_map(|(case, as_written)| {
+                let error = self.try_chain(&case, local).err()?;
+                let mut message = without_origin(&error);
+                if self.try_chain(&as_written, local).is_ok() {
+                    message.push_str(&self.switched(&case));
+                }
+                let blamed = error.filter().map(|(name, _)| name);
+                let at = case
+                    .iter()
+                    .find(|one| blamed == Some(&one.built.placed.name))
+                    .or(case.last())?;
+                Some(at.built.section.problem(None, message))
+            })
+            .collect()
+    }
+
+    /// The switches among these, for one who wrote the file and may not know of them.
+    fn switched(&self, listed: &[Listed<'_>]) -> String {
+        let switched = listed.iter().filter_map(|one| Some((one, one.switch?)));
+        switched
+            .map(|(Listed { built, .. }, Switch { to, by, .. })| {
+                let (filter, project) = (&built.at, &self.name);
+                format!("; `{filter}` is switched {to} by {by}, `adit policy reset {project} {filter}` forgets that")
+            })
+            .collect()
+    }
+}
+
+/// The error without the line it is about, for a problem that has it.
+fn without_origin(error: &ChainError) -> String {
     let text = error.to_string();
-    let message = blamed
-        .and_then(|(_, origin)| text.strip_prefix(origin)?.strip_prefix(": "))
-        .unwrap_or(&text);
-    Some(at.built.section.problem(None, message))
+    let rest = error
+        .filter()
+        .and_then(|(_, origin)| text.strip_prefix(origin)?.strip_prefix(": "));
+    rest.unwrap_or(&text).to_owned()
 }
 
 impl TunnelFilters {

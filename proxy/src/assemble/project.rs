@@ -10,6 +10,7 @@ use adit_plugins::upgrade::other::OtherUpgrade;
 use adit_plugins::upgrade::websocket::WebSocket;
 
 use super::ProjectChain;
+use super::switches::{Position, Switch, Switches};
 
 /// A filter of a policy, built.
 pub(super) struct Built {
@@ -23,7 +24,7 @@ pub(super) struct Built {
 
 /// A project as configured, with the filters of its policies.
 pub(super) struct ProjectRules {
-    name: String,
+    pub(super) name: String,
     public_access: PublicAccess,
     upgrades: Vec<UpgradeKind>,
     policies: Vec<Arc<[Built]>>,
@@ -32,19 +33,29 @@ pub(super) struct ProjectRules {
 }
 
 /// Further policies for tunnels that match.
-struct ScopeRules {
-    tunnels: TunnelMatch,
+pub(super) struct ScopeRules {
+    pub(super) tunnels: TunnelMatch,
     policies: Vec<Arc<[Built]>>,
     off: BTreeSet<FilterRef>,
-    origin: String,
+    pub(super) origin: String,
 }
 
 /// A filter that stands before a tunnel, unless it is off.
 pub(super) struct Listed<'a> {
     pub(super) built: &'a Built,
     /// The first scope that brings it, if it is not on every tunnel of the project.
-    pub(super) scope: Option<&'a str>,
-    pub(super) is_off: bool,
+    pub(super) scope: Option<&'a ScopeRules>,
+    /// Where the file puts it.
+    pub(super) written: Position,
+    /// How it was switched, if it may be.
+    pub(super) switch: Option<&'a Switch>,
+}
+
+impl Listed<'_> {
+    /// Where it is.
+    pub(super) fn position(&self) -> Position {
+        self.switch.map_or(self.written, |switch| switch.to)
+    }
 }
 
 impl ProjectRules {
@@ -67,42 +78,57 @@ impl ProjectRules {
         }
     }
 
-    /// What stands before this tunnel.
-    pub(super) fn before(&self, tunnel: &TunnelInfo) -> ProjectChain {
-        self.chain(&self.listed(|scope| scope.matches(tunnel)))
+    /// What stands before this tunnel, and what would if it were not off.
+    pub(super) fn before<'a>(
+        &'a self,
+        tunnel: &TunnelInfo,
+        switches: &'a Switches,
+    ) -> Vec<Listed<'a>> {
+        self.listed(switches, |scope| scope.matches(tunnel))
     }
 
     /// What can stand before a tunnel: without any scope, in each alone, and in all of them.
-    pub(super) fn cases(&self) -> Vec<Vec<Listed<'_>>> {
-        let mut cases = vec![self.listed(|_| false)];
+    pub(super) fn cases<'a>(&'a self, switches: &'a Switches) -> Vec<Vec<Listed<'a>>> {
+        let mut cases = vec![self.listed(switches, |_| false)];
         for alone in &self.scopes {
-            cases.push(self.listed(|scope| std::ptr::eq(scope, alone)));
+            cases.push(self.listed(switches, |scope| std::ptr::eq(scope, alone)));
         }
         if self.scopes.len() > 1 {
-            cases.push(self.listed(|_| true));
+            cases.push(self.listed(switches, |_| true));
         }
         cases
     }
 
     /// The filters of the project's policies and of the scopes that `hold`, in order.
-    fn listed(&self, hold: impl Fn(&ScopeRules) -> bool) -> Vec<Listed<'_>> {
-        let mut listed: Vec<Listed<'_>> = Vec::new();
+    fn listed<'a>(
+        &'a self,
+        switches: &'a Switches,
+        hold: impl Fn(&ScopeRules) -> bool,
+    ) -> Vec<Listed<'a>> {
+        let switch = |built: &Built| {
+            let switch = switches.get(&self.name, &built.at);
+            switch.filter(|_| built.placed.optional)
+        };
+        let mut listed: Vec<Listed<'a>> = Vec::new();
         let project = self.policies.iter().flat_map(|policy| policy.iter());
         listed.extend(project.map(|built| Listed {
             built,
             scope: None,
-            is_off: self.is_off(built),
+            written: self.written(built, None),
+            switch: switch(built),
         }));
         for scope in self.scopes.iter().filter(|scope| hold(scope)) {
             for built in scope.policies.iter().flat_map(|policy| policy.iter()) {
-                let is_off = self.is_off(built) || is_in(&scope.off, built);
-                match listed.iter_mut().find(|listed| listed.built.at == built.at) {
+                let written = self.written(built, Some(scope));
+                match listed.iter_mut().find(|other| other.built.at == built.at) {
                     // Two scopes bring the same policy: it is off only where both agree.
-                    Some(earlier) => earlier.is_off &= is_off,
+                    Some(earlier) if written == Position::On => earlier.written = written,
+                    Some(_) => {}
                     None => listed.push(Listed {
                         built,
-                        scope: Some(&scope.origin),
-                        is_off,
+                        scope: Some(scope),
+                        written,
+                        switch: switch(built),
                     }),
                 }
             }
@@ -110,13 +136,33 @@ impl ProjectRules {
         listed
     }
 
-    fn is_off(&self, built: &Built) -> bool {
-        is_in(&self.off, built)
+    /// Where the file puts a filter. Configuration refuses to switch off what is not optional; nothing rests on that
+    /// here.
+    fn written(&self, built: &Built, scope: Option<&ScopeRules>) -> Position {
+        let named = self.off.contains(&built.at)
+            || scope.is_some_and(|scope| scope.off.contains(&built.at));
+        match named && built.placed.optional {
+            true => Position::Off,
+            false => Position::On,
+        }
+    }
+
+    /// Each filter of each policy once for the project, and once for each scope that brings it.
+    pub(super) fn everything<'a>(&'a self, switches: &'a Switches) -> Vec<Listed<'a>> {
+        let mut all = self.listed(switches, |_| false);
+        for alone in &self.scopes {
+            let listed = self.listed(switches, |scope| std::ptr::eq(scope, alone));
+            all.extend(listed.into_iter().filter(|listed| listed.scope.is_some()));
+        }
+        all
     }
 
     /// The chain of these, without what a tunnel adds.
     pub(super) fn chain(&self, listed: &[Listed<'_>]) -> ProjectChain {
-        let in_force = || listed.iter().filter(|listed| !listed.is_off);
+        let in_force = || {
+            let listed = listed.iter();
+            listed.filter(|listed| listed.position() == Position::On)
+        };
         let enforced = || in_force().filter(|listed| !listed.built.placed.dry_run);
         ProjectChain {
             public_access: self.public_access,
@@ -165,14 +211,8 @@ impl Listed<'_> {
     fn placed(&self) -> Placed {
         let mut placed = self.built.placed.clone();
         if let Some(scope) = self.scope {
-            placed.origin = format!("{}, for the tunnels at {scope}", placed.origin);
+            placed.origin = format!("{}, for the tunnels at {}", placed.origin, scope.origin);
         }
         placed
     }
-}
-
-/// Whether `off` names a filter that may be off. Configuration refuses to switch off what is not optional; nothing
-/// rests on that here.
-fn is_in(off: &BTreeSet<FilterRef>, built: &Built) -> bool {
-    built.placed.optional && off.contains(&built.at)
 }

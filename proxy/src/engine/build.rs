@@ -13,9 +13,10 @@ use adit_plugins::Services;
 use adit_plugins::identity::credentials::Credentials;
 use adit_plugins::identity::rstream_auth::Desk;
 use adit_plugins::identity::token::{Authority, AuthorityError, Trust};
+use arc_swap::ArcSwap;
 
 use super::{MoreFilters, ReloadError, login};
-use crate::assemble::Policies;
+use crate::assemble::{Policies, Switches};
 use crate::edge;
 use crate::env::{OsRandom, World};
 use crate::listen::names::OwnNames;
@@ -42,6 +43,8 @@ pub(super) struct Kept {
     pub(super) authority: Option<Arc<Authority>>,
     /// Where users sign in: what it gave out counts after a reload too.
     pub(super) desk: Option<Arc<Desk>>,
+    /// What the operator switched.
+    pub(super) switches: Arc<ArcSwap<Switches>>,
 }
 
 impl Built {
@@ -76,7 +79,7 @@ impl Built {
         });
         let policies = services.as_ref().and_then(|services| {
             let registry = registry(services, more);
-            Policies::build(config, &registry, load)
+            Policies::build(config, &registry, load, kept.switches)
                 .map(Arc::new)
                 .map_err(|found| problems.extend(found))
                 .ok()

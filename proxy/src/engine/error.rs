@@ -28,6 +28,9 @@ pub enum StartError {
     /// Filters cannot be given their way out to the network.
     #[error("outbound HTTP cannot be set up: {0}")]
     Outbound(#[from] crate::env::OutboundError),
+    /// What the engine keeps cannot be opened.
+    #[error("`engine.state-dir`: {0}")]
+    State(#[from] crate::store::StoreError),
     /// Two metrics have one name.
     #[error("the metrics cannot be set up: {0}")]
     Metrics(prometheus::Error),

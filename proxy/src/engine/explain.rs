@@ -1,7 +1,9 @@
 //! What a host name leads to, and which filters stand before it.
 
+use adit_filters::TunnelInfo;
 use serde::{Deserialize, Serialize};
 
+use crate::assemble::{FilterState, Position};
 use crate::edge::{Directory, Found};
 use crate::route::{Lookup, Routes};
 
@@ -25,13 +27,20 @@ pub enum Explanation {
         client_id: String,
         /// Its chain as a table: the filters in order, with the line that put each there.
         chain: Option<String>,
+        /// The operator's filters that are off, or were switched while the engine ran.
+        switched: Vec<FilterState>,
     },
     /// Nothing.
     Unknown,
 }
 
-/// Explains `host`, as a user wrote it: with or without scheme, port, path and trailing dot.
-pub(super) fn explain(routes: &Routes, host: &str) -> Explanation {
+/// Explains `host`, as a user wrote it: with or without scheme, port, path and trailing dot. `filters`
+/// are the operator's for a tunnel.
+pub(super) fn explain(
+    routes: &Routes,
+    filters: impl Fn(&TunnelInfo) -> Vec<FilterState>,
+    host: &str,
+) -> Explanation {
     let host = bare(host);
     if matches!(routes.find(&host), Found::Engine) {
         return Explanation::Engine;
@@ -46,6 +55,14 @@ pub(super) fn explain(routes: &Routes, host: &str) -> Explanation {
                 .site
                 .as_ref()
                 .map(|site| crate::assemble::explain(&site.chain())),
+            switched: match &tunnel.site {
+                Some(_) => {
+                    let mut filters = filters(&tunnel.info);
+                    filters.retain(|one| one.position == Position::Off || one.switch.is_some());
+                    filters
+                }
+                None => Vec::new(),
+            },
         },
         Lookup::Offline => Explanation::Offline,
         Lookup::Unknown => Explanation::Unknown,
@@ -79,13 +96,8 @@ mod tests {
     fn the_engines_own_names_and_strangers_are_told_apart() {
         let routes = Routes::default();
         routes.set_engine_hosts(["edge.example.com".to_owned()]);
-        assert_eq!(
-            explain(&routes, "https://edge.example.com/"),
-            Explanation::Engine
-        );
-        assert_eq!(
-            explain(&routes, "x.t.edge.example.com"),
-            Explanation::Unknown
-        );
+        let explain = |host| explain(&routes, |_| Vec::new(), host);
+        assert_eq!(explain("https://edge.example.com/"), Explanation::Engine);
+        assert_eq!(explain("x.t.edge.example.com"), Explanation::Unknown);
     }
 }

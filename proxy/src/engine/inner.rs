@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::build::{self, Built, Kept};
 use super::directory::Directory;
 use super::explain::{self, Explanation};
+use super::switch::Switchboard;
 use super::{Addresses, Options, ReloadError, login, shelf};
 use crate::admin;
 use crate::agents::{self, Agents};
@@ -40,7 +41,9 @@ pub(crate) struct Inner {
     pub(super) options: Options,
     /// What filters of every load reach the world through.
     pub(super) world: World,
-    routes: Arc<Routes>,
+    pub(super) routes: Arc<Routes>,
+    pub(super) policies: ArcSwap<Policies>,
+    pub(super) switchboard: Switchboard,
     pub(super) agents: Arc<Agents>,
     edge: Arc<Edge>,
     pub(super) api: Arc<Api>,
@@ -52,8 +55,8 @@ pub(crate) struct Inner {
     pub(super) slots: Arc<Slots>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) asked_to_stop: watch::Sender<bool>,
-    /// One reload at a time.
-    reloading: Mutex<()>,
+    /// One reload or switch at a time.
+    pub(super) reloading: Mutex<()>,
 }
 
 /// How many of all connections may be visitors': a quarter stays for agents and their streams.
@@ -64,7 +67,7 @@ const fn visitors_max(connections: usize) -> usize {
 impl Inner {
     pub(super) fn new(
         config: Config,
-        built: Built,
+        (built, switchboard): (Built, Switchboard),
         world: World,
         (metrics, counters): (Arc<Metrics>, Arc<Counters>),
         addresses: Addresses,
@@ -126,6 +129,8 @@ impl Inner {
             started: Instant::now(),
             options,
             routes,
+            policies: ArcSwap::new(built.policies),
+            switchboard,
             agents,
             edge,
             api,
@@ -155,6 +160,7 @@ impl Inner {
                 .then(|| Arc::clone(&self.dispatch.settings.load().tls)),
             authority: Some(Arc::clone(&services.authority)),
             desk: services.desk.clone(),
+            switches: self.switchboard.current(),
         };
         let built = Built::new(&config, &self.world, more, kept).map_err(ReloadError::Config)?;
         // Only now: who restarts the engine for a change must not find it wrong then.
@@ -184,6 +190,7 @@ impl Inner {
         self.agents.judge_again();
         login::at_port(&built.services, port);
         self.services.store(Arc::new(built.services));
+        self.policies.store(Arc::clone(&built.policies));
         for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");
         }
@@ -269,7 +276,8 @@ impl Inner {
     }
 
     pub(crate) fn explain(&self, host: &str) -> Explanation {
-        explain::explain(&self.routes, host)
+        let policies = self.policies.load();
+        explain::explain(&self.routes, |info| policies.filters_before(info), host)
     }
 
     /// Serves one connection to the plain HTTP port.
@@ -299,7 +307,7 @@ impl Inner {
 }
 
 /// How agents get the chains of their tunnels.
-fn assemble(
+pub(super) fn assemble(
     policies: Arc<Policies>,
 ) -> impl Fn(&TunnelInfo, &Effective) -> Result<Arc<Chain>, ProtocolError> {
     move |info, properties| Ok(policies.chain(info, properties)?)

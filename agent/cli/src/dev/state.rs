@@ -48,6 +48,10 @@ impl State {
         Ok(state)
     }
 
+    pub(super) fn folder(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
     /// The development CA's certificate.
     pub(super) fn ca(&self) -> PathBuf {
         self.folder.join("ca.pem")

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use adit_config::Config;
 use adit_proxy::admin::{self, Reply, Request};
 use adit_proxy::engine::Explanation;
 use anyhow::{Context, bail};
 use clap::Args;
 
 use super::ConfigArgs;
-use crate::process;
+use crate::{policy, process};
 
 /// Which engine.
 #[derive(Debug, Args)]
@@ -31,7 +32,13 @@ pub(crate) struct ExplainArgs {
 }
 
 impl AskArgs {
-    fn ask(&self, request: &Request) -> anyhow::Result<Reply> {
+    /// The configuration it names.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        self.config.load()
+    }
+
+    /// Asks the engine.
+    pub(crate) fn ask(&self, request: &Request) -> anyhow::Result<Reply> {
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
             None => self.config.load()?.admin.socket.with_context(|| {
@@ -69,6 +76,7 @@ fn say(host: &str, explanation: Explanation) -> anyhow::Result<()> {
             project,
             client_id,
             chain,
+            switched,
         } => {
             let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
             println!(
@@ -78,6 +86,7 @@ fn say(host: &str, explanation: Explanation) -> anyhow::Result<()> {
                 Some(chain) => print!("{chain}"),
                 None => println!("no visitors reach it: it is private"),
             }
+            print!("{}", policy::off_and_switched(&switched));
         }
     }
     Ok(())
@@ -126,8 +135,9 @@ pub(super) fn drain(args: &AskArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn unexpected(reply: &Reply) -> anyhow::Result<()> {
+pub(crate) fn unexpected(reply: &Reply) -> anyhow::Result<()> {
     match reply {
+        Reply::Refused { reasons } => bail!("{}", reasons.join("; ")),
         Reply::Wrong { message } => bail!("the engine did not understand: {message}"),
         _ => bail!("the engine answered something else: are both of one version?"),
     }

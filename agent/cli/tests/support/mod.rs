@@ -6,6 +6,8 @@
     reason = "support of tests: each test binary uses a part of it"
 )]
 
+pub(crate) mod machines;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

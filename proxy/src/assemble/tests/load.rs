@@ -138,9 +138,9 @@ async fn a_reload_ends_the_jobs_of_what_it_replaces() {
     .unwrap();
     let registry = registry().with::<Works>();
     let text = "[policy.p]\nfilters = [{ use = 'works' }]\n[project.default]\npolicies = ['p']\n";
-    let before = Policies::build(&config(text), &registry, world.load()).unwrap();
+    let before = Policies::build(&config(text), &registry, world.load(), Arc::default()).unwrap();
     let chain = before.chain(&tunnel("default"), &http()).unwrap();
-    let _after = Policies::build(&config(text), &registry, world.load()).unwrap();
+    let _after = Policies::build(&config(text), &registry, world.load(), Arc::default()).unwrap();
     tokio::task::yield_now().await;
     assert_eq!(RUNNING.load(Ordering::Acquire), 2);
     drop(before);
@@ -153,7 +153,7 @@ async fn a_reload_ends_the_jobs_of_what_it_replaces() {
     );
     // A load that fails leaves no job behind either, though one keeps its environment.
     let broken = text.replace("'works' }", "'works' }, { use = 'nonsense' }");
-    assert!(Policies::build(&config(&broken), &registry, world.load()).is_err());
+    assert!(Policies::build(&config(&broken), &registry, world.load(), Arc::default()).is_err());
     while RUNNING.load(Ordering::Acquire) > 1 {
         tokio::task::yield_now().await;
     }

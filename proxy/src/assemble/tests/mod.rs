@@ -66,7 +66,7 @@ fn config(text: &str) -> Config {
 
 fn build(text: &str) -> Result<Policies, Vec<String>> {
     let load = World::for_check().unwrap().load();
-    Policies::build(&config(text), &registry(), load)
+    Policies::build(&config(text), &registry(), load, Arc::default())
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
