@@ -19,14 +19,12 @@ pub(super) async fn answer(engine: &Arc<Inner>, request: Request, asked_by: Opti
             Err(error) => refused(&error),
         },
         Request::PolicyShow { project, filter } => {
-            let found = key(&project, &filter).map(|key| engine.filter(&key));
-            match found {
-                Ok(Ok(filters)) => Reply::Filters {
+            match key(&project, &filter).and_then(|key| engine.filter(&key)) {
+                Ok(filters) => Reply::Filters {
                     filters,
                     idle: Vec::new(),
                 },
-                Ok(Err(error)) => refused(&error),
-                Err(reply) => reply,
+                Err(error) => refused(&error),
             }
         }
         Request::PolicySwitch {
@@ -67,7 +65,7 @@ async fn switch(
 ) -> Reply {
     let key = match key(project, filter) {
         Ok(key) => key,
-        Err(reply) => return reply,
+        Err(error) => return refused(&error),
     };
     let Some(uid) = asked_by else {
         return Reply::Wrong {
@@ -94,11 +92,9 @@ fn operator(uid: u32) -> Operator {
     }
 }
 
-fn key(project: &str, filter: &str) -> Result<SwitchKey, Reply> {
-    SwitchKey::parse(project, filter).ok_or_else(|| Reply::Refused {
-        reasons: vec![format!(
-            "`{filter}` does not name a filter, use `policy/filter`"
-        )],
+fn key(project: &str, filter: &str) -> Result<SwitchKey, SwitchError> {
+    SwitchKey::parse(project, filter).ok_or_else(|| SwitchError::NotAFilter {
+        filter: filter.to_owned(),
     })
 }
 

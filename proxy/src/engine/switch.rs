@@ -116,6 +116,12 @@ pub enum SwitchError {
         /// Its line.
         origin: String,
     },
+    /// What was asked for is not written as a filter is.
+    #[error("`{filter}` does not name a filter, use `policy/filter`")]
+    NotAFilter {
+        /// What was asked for.
+        filter: String,
+    },
     /// There is nothing to forget.
     #[error("`{filter}` of project `{project}` is not switched")]
     NotSwitched {

@@ -15,7 +15,7 @@ use redb::{
     ReadableTableMetadata as _, StorageError, TableDefinition, TableError,
 };
 
-use super::{KEY_BYTES_MAX, RECORD_BYTES_MAX, SPACE_RECORDS_MAX, Store, StoreError};
+use super::{Change, KEY_BYTES_MAX, RECORD_BYTES_MAX, SPACE_RECORDS_MAX, Store, StoreError};
 
 /// The file's name in the state folder.
 const FILE: &str = "state.redb";
@@ -136,12 +136,7 @@ impl Store for Embedded {
         read().map_err(|failure| self.failed(failure))
     }
 
-    fn update(
-        &self,
-        space: &str,
-        key: &str,
-        change: &mut dyn FnMut(Option<&[u8]>) -> Result<Option<Vec<u8>>, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn update(&self, space: &str, key: &str, change: &mut Change<'_>) -> Result<(), StoreError> {
         if key.len() > KEY_BYTES_MAX {
             let text = format!(
                 "a key of {} bytes is too long, {KEY_BYTES_MAX} are kept",

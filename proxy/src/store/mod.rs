@@ -25,6 +25,9 @@ pub const RECORD_BYTES_MAX: usize = 64 << 10;
 /// Most records of one space: they are read whole when the engine starts.
 pub const SPACE_RECORDS_MAX: usize = 10_000;
 
+/// Makes of a record the one that shall be there instead.
+pub type Change<'a> = dyn FnMut(Option<&[u8]>) -> Result<Option<Vec<u8>>, StoreError> + 'a;
+
 /// A durable store of keys and values, in spaces that know nothing of each other. Calls may wait for
 /// a disk: make them where waiting holds nobody up.
 pub trait Store: fmt::Debug + Send + Sync {
@@ -41,12 +44,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// If the store cannot be written or has no room, and whatever `change` says.
-    fn update(
-        &self,
-        space: &str,
-        key: &str,
-        change: &mut dyn FnMut(Option<&[u8]>) -> Result<Option<Vec<u8>>, StoreError>,
-    ) -> Result<(), StoreError>;
+    fn update(&self, space: &str, key: &str, change: &mut Change<'_>) -> Result<(), StoreError>;
 }
 
 /// Why the store did not do as asked.
