@@ -5,6 +5,7 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_agent::{Client, Tunnel, TunnelOptions};
+use adit_config::{Config, Problem};
 use adit_plugins::identity::credentials::{PublicKey, sha256};
 use adit_plugins::identity::token::{Claims, Resources, TokenKind};
 use adit_tests::engine::{ENGINE_HOST, TestEngine};
@@ -537,4 +538,35 @@ async fn an_audience_is_asked_of_tokens_that_name_one() {
             .await;
         assert_eq!(got, status, "{answer}");
     }
+}
+
+#[tokio::test]
+async fn a_check_names_every_mistake_of_the_credentials_too() {
+    let app = Application::new();
+    let engine = with_credentials(&app.table("app", "")).await;
+    let folder = engine.folder.path();
+    fs::write(
+        folder.join("credentials.toml"),
+        app.table("app", "projects = [\"shop\"]\npermissions = [\"all\"]"),
+    )
+    .unwrap();
+    let load = || Config::load(&folder.join("engine.toml"), std::iter::empty());
+    let shown = |problems: &[Problem]| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    };
+    let found = shown(&adit_proxy::engine::check(&load().unwrap()).unwrap_err());
+    for place in ["credentials.toml:4:13: ", "credentials.toml:5:16: "] {
+        assert!(found.contains(place), "{found}");
+    }
+    // Also beside those of the engine's own file.
+    engine.rewrite(&format!("{CREDENTIALS}[timeouts]\ndrain = \"soon\"\n"));
+    let found = shown(&adit_proxy::engine::every_problem(load().unwrap_err()));
+    for place in ["credentials.toml:4:13: ", "timeouts.drain"] {
+        assert!(found.contains(place), "{found}");
+    }
+    // Where the projects are not known whole, nobody is told that one is missing.
+    engine.rewrite(&format!("{CREDENTIALS}[project.shop]\ncolour = \"red\"\n"));
+    let found = shown(&adit_proxy::engine::every_problem(load().unwrap_err()));
+    assert!(!found.contains("credentials.toml"), "{found}");
 }

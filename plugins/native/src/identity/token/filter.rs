@@ -116,7 +116,7 @@ enum Bearer {
     /// Something else, which belongs to the service.
     Foreign,
     Ours(Result<Arc<Principal>, TokenError>),
-    /// One of ours among several: which one counts, nobody can say.
+    /// One of ours among several, or too many to look: which one counts, nobody can say.
     Ambiguous,
 }
 
@@ -208,20 +208,18 @@ impl TokenFilter {
                 .then_some(verified)
         };
         let mut fields = headers.get_all(AUTHORIZATION).iter();
-        match (fields.next(), fields.next()) {
-            (None, _) => Bearer::Absent,
-            (Some(only), None) => judge(only).map_or(Bearer::Foreign, Bearer::Ours),
-            (Some(_), Some(_)) => {
-                let ours = headers
-                    .get_all(AUTHORIZATION)
-                    .iter()
-                    .any(|field| judge(field).is_some());
-                if ours {
+        match (fields.next(), fields.next(), fields.next()) {
+            (None, _, _) => Bearer::Absent,
+            (Some(only), None, _) => judge(only).map_or(Bearer::Foreign, Bearer::Ours),
+            (Some(one), Some(other), None) => {
+                if judge(one).or_else(|| judge(other)).is_some() {
                     Bearer::Ambiguous
                 } else {
                     Bearer::Foreign
                 }
             }
+            // The field stands once (RFC 9110 §11.6.2). To judge a head full of them would cost too much.
+            (Some(_), Some(_), Some(_)) => Bearer::Ambiguous,
         }
     }
 
@@ -686,6 +684,20 @@ mod tests {
             let mut head = request.body(()).unwrap().into_parts().0;
             assert_eq!(bench.ask(&mut head, None).await, expected, "{fields:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn more_fields_than_can_be_judged_are_ambiguous_whatever_they_hold() {
+        let bench = Bench::new();
+        let mut request = http::Request::get("https://a.example/");
+        for _ in 0..3 {
+            request = request.header(AUTHORIZATION, "Basic x");
+        }
+        let mut head = request.body(()).unwrap().into_parts().0;
+        assert_eq!(
+            bench.ask(&mut head, None).await,
+            "ambiguous-credentials from authorization"
+        );
     }
 
     // edge-behaviour §14.2 T9: time is looked at on each request, also on a connection that was admitted before.
