@@ -9,6 +9,9 @@ use super::authority::Authority;
 use super::filter::connects;
 use super::principal::Principal;
 
+/// The fact's name.
+const ADMITTED: &str = "admitted";
+
 /// A principal that was let in, and the path it asked for. Filters that authenticate establish it beside the identity.
 pub struct Admitted {
     principal: Arc<Principal>,
@@ -63,5 +66,5 @@ impl Admitted {
 }
 
 impl Fact for Admitted {
-    const NAME: &'static str = "admitted";
+    const NAME: &'static str = ADMITTED;
 }
