@@ -107,6 +107,8 @@ pub struct Listen {
     pub metrics_path: String,
     /// Bearer token a scraper must show; required where the metrics are not on loopback.
     pub metrics_token: Option<Secret<String>>,
+    /// Whether metrics tell projects apart. Default true.
+    pub metrics_projects: bool,
 }
 
 impl Listen {
@@ -117,6 +119,7 @@ impl Listen {
             metrics: table.value("metrics"),
             metrics_path: slashed(table.or("metrics-path", "/metrics".to_owned())),
             metrics_token: table.value("metrics-token"),
+            metrics_projects: table.or("metrics-projects", true),
         };
         if let Some(metrics) = listen.metrics
             && !metrics.ip().to_canonical().is_loopback()

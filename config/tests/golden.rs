@@ -129,6 +129,7 @@ fn everything_that_can_be_written_is_read() {
     assert_eq!(config.engine.log_level, LogLevel::Debug);
     assert_eq!(config.listen.https, "127.0.0.1:0".parse().unwrap());
     assert_eq!(config.listen.metrics_path, "/numbers");
+    assert!(!config.listen.metrics_projects);
     assert!(
         config
             .listen
@@ -162,7 +163,7 @@ fn everything_that_can_be_written_is_read() {
         (geoip.on_error, geoip.dry_run, vet.dry_run),
         (OnError::Refuse, true, false)
     );
-    assert_eq!(edge.filters[0].section.origin(), "everything.toml:37:3");
+    assert_eq!(edge.filters[0].section.origin(), "everything.toml:38:3");
     let problem = vet.section.problem(Some("use"), "wrong").to_string();
     assert_eq!(
         problem,
@@ -199,7 +200,7 @@ fn everything_that_can_be_written_is_read() {
 fn problems_found_later_stand_at_their_value() {
     let config = parse(&folder("valid").join("everything.toml")).unwrap();
     for (key, expected) in [
-        ("certificates.files.cert", "everything.toml:24:8"),
+        ("certificates.files.cert", "everything.toml:25:8"),
         ("policy.edge.filters.1.allow", "everything.toml:38:28"),
         ("policy.edge.filters.1.dry-run", "everything.toml:38:63"),
         ("policy.edge.filters.1.absent", "everything.toml:38:3"),
@@ -273,6 +274,10 @@ fn the_example_shows_every_default_as_it_is() {
     );
     assert_eq!(shown.listen.https, default.listen.https);
     assert_eq!(shown.listen.metrics_path, default.listen.metrics_path);
+    assert_eq!(
+        shown.listen.metrics_projects,
+        default.listen.metrics_projects
+    );
     assert_eq!(shown.policies["edge"].filters.len(), 2);
 }
 

@@ -36,6 +36,7 @@ use tokio::sync::watch;
 
 use crate::properties::Effective;
 use crate::route::{Routes, Tunnel};
+use crate::usage::Usages;
 
 pub use authority::{Anyone, Authority, Principal, TokenAuthority};
 pub use listing::{ClientRecord, TunnelRecord};
@@ -71,6 +72,8 @@ pub struct Agents {
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     drain: watch::Sender<bool>,
     relays: watch::Sender<usize>,
+    /// Counts what private streams carry.
+    usages: Arc<Usages>,
     /// Says when everybody is judged again.
     judged: watch::Sender<()>,
 }
@@ -88,6 +91,7 @@ impl Agents {
     /// An engine without agents yet.
     pub fn new(
         routes: Arc<Routes>,
+        usages: Arc<Usages>,
         settings: Settings,
         authority: impl Authority + 'static,
         assemble: impl Fn(&TunnelInfo, &Effective) -> Result<Arc<Chain>, ProtocolError>
@@ -97,6 +101,7 @@ impl Agents {
     ) -> Arc<Self> {
         Arc::new(Self {
             routes,
+            usages,
             settings: ArcSwap::from_pointee(settings),
             authority: ArcSwap::from_pointee(Box::new(authority) as Box<dyn Authority>),
             assemble: ArcSwap::from_pointee(Box::new(assemble) as Box<Assemble>),

@@ -15,3 +15,4 @@ pub mod render;
 pub mod route;
 pub mod store;
 pub mod tls;
+pub mod usage;

@@ -247,8 +247,11 @@ def converse(world, tunnel, probe, host):
 
 def counted(engine):
     """`adit_edge_requests_total`, by class of status."""
-    lines = re.findall(r'^adit_edge_requests_total\{status="(\w+)"\} (\d+)$', engine.metrics(), re.M)
-    return collections.Counter({label: int(value) for label, value in lines})
+    lines = re.findall(r'^adit_edge_requests_total\{protocol="[^"]+",status="(\w+)"\} (\d+)$', engine.metrics(), re.M)
+    total = collections.Counter()
+    for label, value in lines:
+        total[label] += int(value)
+    return total
 
 
 def judge(probe, before, engine, origin, mark, answers):

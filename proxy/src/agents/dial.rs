@@ -47,12 +47,19 @@ where
             return;
         }
     }
+    let usage = agents.usages.of(&admitted.tunnel.info);
+    let _open = usage.connect();
     tokio::select! {
         ended = relay(&mut io, &mut leg) => {
-            if let Err(error) = ended {
-                // Dropping what is not finished passes the reset on.
-                tracing::debug!(peer = %info.peer, %error, "a private stream broke off");
-            }
+            let relayed = match ended {
+                Ok(relayed) => relayed,
+                Err(error) => {
+                    // Dropping what is not finished passes the reset on.
+                    tracing::debug!(peer = %info.peer, %error, "a private stream broke off");
+                    error.relayed
+                }
+            };
+            usage.add(relayed.forth, relayed.back);
         }
         () = refused(&mut judged, &agents, &admitted) => {
             tracing::info!(peer = %info.peer, "a private stream was cut: its credential does not allow it any longer");

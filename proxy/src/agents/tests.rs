@@ -31,6 +31,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use super::{Agents, Authority, ConnInfo, Principal, Settings, TunnelRecord, serve};
 use crate::names::Names;
 use crate::route::Routes;
+use crate::usage::Usages;
 
 /// Bytes a connection holds in each direction before it pushes back.
 const LINK_BYTES: usize = 64 << 10;
@@ -105,7 +106,9 @@ impl Engine {
 
     fn with(settings: Settings) -> Self {
         let routes = Arc::new(Routes::default());
-        let agents = Agents::new(Arc::clone(&routes), settings, Doorman, |_, _| {
+        let usages = Usages::register(&prometheus::Registry::new()).unwrap();
+        let usages = Arc::new(usages);
+        let agents = Agents::new(Arc::clone(&routes), usages, settings, Doorman, |_, _| {
             Ok(Arc::new(Chain::empty()))
         });
         Self { agents, routes }

@@ -169,6 +169,7 @@ impl Begun<'_> {
             clock,
             upgrade,
             counters: Arc::clone(self.visit.counters()),
+            usage: Arc::clone(self.site.usage(self.visit.counters())),
         }
     }
 

@@ -10,6 +10,7 @@ use tower::ServiceExt as _;
 
 use super::begun::Begun;
 use super::body::{ApiBody, Inbound, Outbound, ResponseBody, Unread};
+use super::counters::Finished;
 use super::duplex::Relay;
 use super::fields;
 use super::record::Record;
@@ -44,13 +45,13 @@ pub(crate) async fn drive(
     // Until something reads it: an answer may come before anything does.
     unread.store(!body.is_end_stream(), Ordering::Relaxed);
     let id = visit.edge.request_ids.next();
+    let version = head.version;
     let (head, found, client) = match route(visit, head, asked.as_ref()) {
         Ok(routed) => routed,
         Err((failure, form)) => {
             let rendered = render::failure(failure, form.audience(&id.to_string()));
-            visit
-                .counters()
-                .finished(Some(rendered.head.status.as_u16()), None, 0, 0);
+            let finished = Finished::without_tunnel(version, rendered.head.status);
+            visit.counters().finished(finished);
             return respond(rendered, None);
         }
     };
@@ -160,13 +161,13 @@ fn route(
 /// The engine's own host: the API answers.
 async fn api(visit: &Visit, head: request::Parts, body: Inbound, unread: Unread) -> Answer {
     let idle = visit.limits().body_idle;
+    let version = head.version;
     let body = axum::body::Body::new(ApiBody::new(body, idle, unread));
     let router = visit.edge.api.clone();
     let Ok(answer) = router.oneshot(http::Request::from_parts(head, body)).await;
     let (head, body) = answer.into_parts();
-    visit
-        .counters()
-        .finished(Some(head.status.as_u16()), None, 0, 0);
+    let finished = Finished::without_tunnel(version, head.status);
+    visit.counters().finished(finished);
     Answer::Response {
         head,
         body: ResponseBody::new(Outbound::Api(body), None),

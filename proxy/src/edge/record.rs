@@ -14,7 +14,8 @@ use adit_filters::{
 use http::{Version, response};
 
 use super::abort::Abort;
-use super::counters::Counters;
+use super::counters::{Counters, Finished};
+use crate::usage::Usage;
 
 /// One exchange, shared by everything that still works on it.
 pub(crate) struct Record {
@@ -33,6 +34,7 @@ pub(crate) struct Record {
     upgrade: Option<Upgrade>,
     ending: Mutex<Ending>,
     counters: Arc<Counters>,
+    usage: Arc<Usage>,
 }
 
 #[derive(Default)]
@@ -56,6 +58,7 @@ pub(crate) struct Opening {
     pub(crate) clock: Instant,
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) usage: Arc<Usage>,
 }
 
 impl Record {
@@ -75,6 +78,7 @@ impl Record {
             upgrade: opening.upgrade,
             ending: Mutex::default(),
             counters: opening.counters,
+            usage: opening.usage,
         })
     }
 
@@ -173,8 +177,14 @@ impl Drop for Record {
         );
         let status = Some(self.status.load(Ordering::Relaxed)).filter(|status| *status != 0);
         let (up, down) = (*self.up.get_mut(), *self.down.get_mut());
-        self.counters
-            .finished(status, ending.refusal.as_ref(), up, down);
+        self.usage.add(up, down);
+        self.counters.finished(Finished {
+            version: self.version,
+            status,
+            refusal: ending.refusal.as_ref(),
+            settled: ending.settled.as_ref(),
+            establish: self.established.get().copied(),
+        });
         let Some(line) = self.line.take() else {
             return;
         };

@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use adit_filters::{Chain, TunnelInfo};
 use arc_swap::ArcSwap;
 
+use super::counters::Counters;
 use super::dial::Dial;
 use super::pool::Pool;
 use crate::tls::Kept;
+use crate::usage::Usage;
 
 /// What the service behind an HTTP tunnel speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,6 +35,7 @@ pub struct Site {
     pub(crate) handshakes: Kept,
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) pool: Arc<Pool>,
+    usage: OnceLock<Arc<Usage>>,
 }
 
 impl Site {
@@ -50,6 +53,7 @@ impl Site {
             handshakes: Kept::default(),
             dial,
             pool: Arc::default(),
+            usage: OnceLock::new(),
         }
     }
 
@@ -62,6 +66,11 @@ impl Site {
     pub fn set_chain(&self, chain: Arc<Chain>) {
         self.chain.store(chain);
         self.handshakes.clear();
+    }
+
+    /// What its traffic is counted as.
+    pub(crate) fn usage(&self, counters: &Counters) -> &Arc<Usage> {
+        self.usage.get_or_init(|| counters.usage(&self.info))
     }
 
     /// Lets idle upstream connections go: the tunnel has ended.

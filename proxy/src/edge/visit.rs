@@ -11,6 +11,7 @@ use super::Edge;
 use super::counters::Counters;
 use super::limits::Limits;
 use super::site::Site;
+use crate::usage::Open;
 
 /// Connect decisions remembered per connection; beyond, the oldest is made again when needed.
 const DECISIONS_MAX: usize = 32;
@@ -21,6 +22,8 @@ pub(crate) struct Visit {
     pub(crate) info: Arc<ConnectionInfo>,
     /// The tunnel the connection was routed to by its server name.
     pub(crate) site: Option<Arc<Site>>,
+    /// Counts the connection and its time.
+    _open: Option<Open>,
     limits: Arc<Limits>,
     decisions: Mutex<Vec<Decision>>,
     /// One decision at a time: a filter that counts connections counts this one once.
@@ -55,10 +58,14 @@ impl Visit {
     pub(crate) fn new(edge: Arc<Edge>, info: Arc<ConnectionInfo>, site: Option<Arc<Site>>) -> Self {
         let limits = edge.limits.load_full();
         edge.counters.connections.inc();
+        let open = site
+            .as_ref()
+            .map(|site| site.usage(&edge.counters).connect());
         Self {
             edge,
             info,
             site,
+            _open: open,
             limits,
             decisions: Mutex::default(),
             deciding: tokio::sync::Mutex::default(),

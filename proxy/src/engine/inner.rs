@@ -77,8 +77,10 @@ impl Inner {
         let names = OwnNames::new(&config);
         let routes = Arc::new(Routes::default());
         routes.set_engine_hosts(names.all().map(str::to_owned));
+        counters.usages.set_projects(config.listen.metrics_projects);
         let agents = Agents::new(
             Arc::clone(&routes),
+            Arc::clone(&counters.usages),
             agents::Settings::of(&config, port),
             agents::TokenAuthority::new(Arc::clone(&built.services.authority)),
             assemble(Arc::clone(&built.policies)),
@@ -194,6 +196,8 @@ impl Inner {
         for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");
         }
+        let usages = &self.edge.counters.usages;
+        usages.set_projects(config.listen.metrics_projects);
         if let Some(metrics) = &self.metrics {
             metrics.access.store(Arc::new(Access::new(&config.listen)));
         }

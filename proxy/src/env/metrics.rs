@@ -147,15 +147,18 @@ impl Metrics for FilterMetrics {
     }
 }
 
+/// A counter with a bound on its sets of label values.
+pub(crate) type BoundedCounter = Bounded<IntCounterVec>;
+
 /// A metric with a bound on its sets of label values.
-struct Bounded<V: Vector> {
+pub(crate) struct Bounded<V: Vector> {
     vec: V,
     labels: usize,
     series: RwLock<HashMap<Vec<String>, V::Series>>,
 }
 
 /// What the three kinds of vector have in common here.
-trait Vector {
+pub(crate) trait Vector {
     type Series: Clone;
     fn series(&self, labels: &[&str]) -> Option<Self::Series>;
 }
@@ -171,7 +174,7 @@ where
 }
 
 impl<V: Vector> Bounded<V> {
-    fn new(vec: V, labels: usize) -> Self {
+    pub(crate) fn new(vec: V, labels: usize) -> Self {
         Self {
             vec,
             labels,

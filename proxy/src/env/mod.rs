@@ -23,6 +23,7 @@ pub use http::{
     REQUEST_BYTES_MAX,
 };
 pub use jobs::{ENDING_MAX, JOBS_MAX, Jobs, THREADS_MAX};
+pub(crate) use metrics::BoundedCounter;
 pub use metrics::{FilterMetrics, LABEL_SETS_MAX, METRICS_MAX};
 pub use store::{ENTRY_BYTES_MAX, STORE_BYTES_MAX, Stores};
 
