@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use adit_config::PublicAccess;
 use adit_filters::{Chain, ChainError, Hooks, Placed, Stage, TunnelInfo};
-use adit_plugins::identity::rstream_auth;
+use adit_plugins::identity::{challenge, rstream_auth};
 use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
 use adit_protocol::{ErrorCode, ProtocolError};
 use arc_swap::ArcSwap;
@@ -58,6 +58,8 @@ struct TunnelFilters {
     token_or_next: Option<Hooks>,
     /// `rstream_auth`, which is the last method wherever it is one; none where nobody can sign in.
     rstream_auth: Option<Hooks>,
+    /// `challenge_mode`; none where browsers are not asked to work.
+    challenge: Option<Hooks>,
 }
 
 /// What the operator puts before a tunnel.
@@ -242,6 +244,11 @@ impl Policies {
             };
             let hooks = hooks.clone().ok_or(AssembleError::Missing("token"))?;
             filters.push(from_tunnel("token", "token_auth", hooks));
+        }
+        if asked.challenge_mode {
+            let hooks = self.own.challenge.clone();
+            let hooks = hooks.ok_or(AssembleError::Missing(challenge::NAME))?;
+            filters.push(from_tunnel(challenge::NAME, "challenge_mode", hooks));
         }
         if asked.rstream_auth {
             let hooks = self.own.rstream_auth.clone();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use adit_filters::Registry;
 
+use identity::challenge::{ChallengeFactory, Gate};
 use identity::rstream_auth::{Desk, RstreamAuthFactory};
 use identity::token::{Authority, TokenFactory};
 use local::well_known::WellKnownFactory;
@@ -23,6 +24,8 @@ pub struct Services {
     pub authority: Arc<Authority>,
     /// Where users sign in; none where nobody can.
     pub desk: Option<Arc<Desk>>,
+    /// Where browsers work; none where they are not asked to.
+    pub gate: Option<Arc<Gate>>,
 }
 
 impl Services {
@@ -32,6 +35,7 @@ impl Services {
         Self {
             authority,
             desk: None,
+            gate: None,
         }
     }
 }
@@ -47,6 +51,7 @@ pub fn registry(services: &Services) -> Registry {
         ))))
         .with_factory(Box::new(TokenFactory::new(Arc::clone(&services.authority))))
         .with_factory(Box::new(WellKnownFactory::new(services.clone())))
+        .with_factory(Box::new(ChallengeFactory::new(services.clone())))
         .with_factory(Box::new(RstreamAuthFactory::new(services.desk.clone())))
         .with::<upgrade::websocket::WebSocket>()
         .with::<upgrade::other::OtherUpgrade>()

@@ -3,6 +3,7 @@
 //! It has no listener of its own: the edge hands it the requests for the engine's names.
 
 mod access;
+mod challenges;
 mod inventory;
 mod pages;
 mod params;
@@ -13,13 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use adit_plugins::Services;
+use adit_plugins::identity::challenge;
 use adit_plugins::identity::token::Principal;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 
 pub use inventory::{Inventory, Item};
 use params::Params;
@@ -66,6 +68,7 @@ impl Api {
             .route("/api/clients", get(clients))
             .route("/api/tunnels", get(tunnels))
             .route("/api/tunnels/{id}", get(tunnel))
+            .route("/api/rstream/challenge/requests", post(challenges::create))
             .fallback(async || Refusal::NotFound)
             .method_not_allowed_fallback(respond::other_method)
             .with_state(Arc::clone(self));
@@ -75,6 +78,7 @@ impl Api {
             .route("/rstream/auth", any(login))
             .route("/rstream/auth/{*rest}", any(login))
             .route("/rstream/logout", any(login))
+            .route(challenge::PAGE_PATH, any(work))
             .with_state(Arc::clone(self));
         routes.merge(pages)
     }
@@ -139,6 +143,17 @@ async fn tunnel(
     let principal = access::reader(api.principal(&headers)?)?;
     let tunnel = inventory::tunnel(&*api.inventory, &principal, &id).ok_or(Refusal::NotFound)?;
     Ok(respond::json(StatusCode::OK, &tunnel))
+}
+
+/// The page where browsers work.
+async fn work(State(api): Shared, request: Request) -> Response {
+    let gate = api.services.load().gate.clone();
+    match gate {
+        Some(gate) => {
+            pages::answer(request, async |request, from| gate.serve(&request, from)).await
+        }
+        None => Refusal::NotFound.into_response(),
+    }
 }
 
 /// The pages where users sign in and out.

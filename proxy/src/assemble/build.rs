@@ -7,7 +7,7 @@ use adit_config::{
     Config, FilterRef, FilterUse, Invalid, OnError, Policy, Problem, Project, Section,
 };
 use adit_filters::{ChainError, Filter, PathPattern, Placed, Registry, When};
-use adit_plugins::identity::rstream_auth;
+use adit_plugins::identity::{challenge, rstream_auth};
 use adit_plugins::network::trusted_ips::{self, TrustedIps};
 use arc_swap::ArcSwap;
 
@@ -233,6 +233,7 @@ impl TunnelFilters {
             token_or_next: one("token", "missing = 'next'")?,
             // Without settings it can lack nothing but a desk.
             rstream_auth: one(rstream_auth::NAME, "").unwrap_or_default(),
+            challenge: one(challenge::NAME, "").unwrap_or_default(),
         })
     }
 }

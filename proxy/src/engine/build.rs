@@ -10,6 +10,7 @@ use adit_config::{
 use adit_filters::Registry;
 use adit_filters::env::Random as _;
 use adit_plugins::Services;
+use adit_plugins::identity::challenge::Gate;
 use adit_plugins::identity::credentials::Credentials;
 use adit_plugins::identity::rstream_auth::Desk;
 use adit_plugins::identity::token::{Authority, AuthorityError, Trust};
@@ -43,6 +44,8 @@ pub(super) struct Kept {
     pub(super) authority: Option<Arc<Authority>>,
     /// Where users sign in: what it gave out counts after a reload too.
     pub(super) desk: Option<Arc<Desk>>,
+    /// Where browsers work: what was done counts after a reload too.
+    pub(super) gate: Option<Arc<Gate>>,
     /// What the operator switched.
     pub(super) switches: Arc<ArcSwap<Switches>>,
 }
@@ -74,6 +77,7 @@ impl Built {
             let new = || Arc::new(Authority::from(trust.clone()));
             Services {
                 desk,
+                gate: login::gate(config, world, kept.gate.as_deref()),
                 ..Services::new(kept.authority.unwrap_or_else(new))
             }
         });
@@ -182,6 +186,7 @@ pub(super) fn every_problem_with(invalid: Invalid, more: Option<&MoreFilters>) -
     if let (Ok(world), Ok(authority)) = (World::for_check(), nobodys_authority()) {
         let services = Services {
             desk: login::nobodys_desk(&world),
+            gate: login::nobodys_gate(&world),
             ..Services::new(authority)
         };
         let registry = registry(&services, more);

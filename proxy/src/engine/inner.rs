@@ -162,6 +162,7 @@ impl Inner {
                 .then(|| Arc::clone(&self.dispatch.settings.load().tls)),
             authority: Some(Arc::clone(&services.authority)),
             desk: services.desk.clone(),
+            gate: services.gate.clone(),
             switches: self.switchboard.current(),
         };
         let built = Built::new(&config, &self.world, more, kept).map_err(ReloadError::Config)?;

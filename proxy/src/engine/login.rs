@@ -7,6 +7,7 @@ use std::time::Duration;
 use adit_config::{Config, JWT_SECRET_BYTES_MIN, Problem, Secret, Section};
 use adit_filters::env::Random as _;
 use adit_plugins::Services;
+use adit_plugins::identity::challenge::{Gate, GateSettings};
 use adit_plugins::identity::rstream_auth::{Allow, Desk, DeskError, DeskSettings};
 
 use crate::env::{OsRandom, World};
@@ -56,13 +57,32 @@ pub(super) fn desk(
     }
 }
 
-/// A desk where nobody can sign in, for filters that never meet a visitor.
-pub(super) fn nobodys_desk(world: &World) -> Option<Arc<Desk>> {
+/// A gate that nobody comes to, for the same.
+pub(super) fn nobodys_gate(world: &World) -> Option<Arc<Gate>> {
+    let settings = GateSettings {
+        host: String::new(),
+        secret: nobodys_secret(),
+        lifetime: Duration::ZERO,
+        bits: 0,
+    };
+    Some(Arc::new(Gate::new(
+        settings,
+        &world.load().env("challenge"),
+        None,
+    )))
+}
+
+fn nobodys_secret() -> Secret<String> {
     let mut secret = [0; JWT_SECRET_BYTES_MIN];
     OsRandom.fill(&mut secret);
+    Secret::new(hex::encode(secret))
+}
+
+/// A desk where nobody can sign in, for filters that never meet a visitor.
+pub(super) fn nobodys_desk(world: &World) -> Option<Arc<Desk>> {
     let settings = DeskSettings {
         host: String::new(),
-        secret: Secret::new(hex::encode(secret)),
+        secret: nobodys_secret(),
         lifetime: Duration::ZERO,
         allow: None,
         projects: BTreeMap::new(),
@@ -72,9 +92,25 @@ pub(super) fn nobodys_desk(world: &World) -> Option<Arc<Desk>> {
     desk.ok().map(Arc::new)
 }
 
+/// Where browsers work, if a configuration asks them to. It takes over from `before` what outlives a reload.
+pub(super) fn gate(config: &Config, world: &World, before: Option<&Gate>) -> Option<Arc<Gate>> {
+    let challenge = &config.challenge;
+    let settings = GateSettings {
+        host: config.engine.host.clone(),
+        secret: config.auth.jwt_secret.clone(),
+        lifetime: challenge.lifetime,
+        bits: challenge.bits,
+    };
+    let new = || Arc::new(Gate::new(settings, &world.load().env("challenge"), before));
+    challenge.enabled.then(new)
+}
+
 /// Says at which port the public reaches the engine, once that is known.
 pub(super) fn at_port(services: &Services, port: u16) {
     if let Some(desk) = &services.desk {
         desk.set_port(port);
+    }
+    if let Some(gate) = &services.gate {
+        gate.set_port(port);
     }
 }

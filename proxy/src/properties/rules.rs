@@ -282,7 +282,6 @@ pub(super) fn unsupported(fields: &Fields) -> Option<&'static str> {
         ),
         ("datagram tunnels", fields.kind == Kind::Datagram),
         ("`geoip`", !fields.geoip.is_empty()),
-        ("`challenge_mode`", fields.challenge_mode),
         // A private stream is passed on as it is, so nothing would translate or encrypt it.
         (
             "`upstream_tls` on private tunnels",

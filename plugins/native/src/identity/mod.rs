@@ -1,5 +1,6 @@
 //! Who the visitor is.
 
+pub mod challenge;
 pub mod credentials;
 pub mod rstream_auth;
 pub mod token;

@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::Services;
+use crate::identity::challenge::{self, Gate};
 use crate::identity::rstream_auth::{self, Desk, Visitor};
 use crate::identity::token::TokenFilter;
 
@@ -122,6 +123,7 @@ pub struct WellKnown {
     policies: Vec<Policy>,
     tokens: TokenFilter,
     desk: Option<Arc<Desk>>,
+    gate: Option<Arc<Gate>>,
     reserved: PathPattern,
 }
 
@@ -142,6 +144,7 @@ impl WellKnown {
             policies: config.policies,
             tokens: TokenFilter::new(Arc::clone(&services.authority), env),
             desk: services.desk.clone(),
+            gate: services.gate.clone(),
             reserved: PathPattern::parse(RESERVED).expect("the pattern is written plainly"),
         }
     }
@@ -165,6 +168,14 @@ impl WellKnown {
             rstream_auth::CALLBACK_PATH if cx.upgrade.is_none() => match &self.desk {
                 Some(desk) if cx.head.method == Method::GET => {
                     desk.callback(cx.head, cx.exchange.connection().tunnel())
+                }
+                Some(_) => other_method("GET"),
+                None => return Verdict::Refuse(Reason::NotFound),
+            },
+            challenge::CALLBACK_PATH if cx.upgrade.is_none() => match &self.gate {
+                Some(gate) if cx.head.method == Method::GET => {
+                    let connection = cx.exchange.connection();
+                    gate.callback(cx.head, connection.tunnel(), connection.info().peer.ip())
                 }
                 Some(_) => other_method("GET"),
                 None => return Verdict::Refuse(Reason::NotFound),

@@ -16,6 +16,9 @@ use super::user::Allow;
 /// What `use = "…"` calls the filter.
 pub const NAME: &str = "rstream-auth";
 
+/// The last of all methods, behind a challenge too (edge-behaviour §4, F11).
+const RANK: u8 = 2;
+
 /// The filter's table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +62,7 @@ impl Factory for RstreamAuthFactory {
         let filter = RstreamAuth { desk, allow };
         Ok(Hooks::new()
             .at(Stage::Identity)
+            .rank(RANK)
             .request(Arc::new(filter))
             .gives::<Identity>())
     }

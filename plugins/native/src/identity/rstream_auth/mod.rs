@@ -6,12 +6,12 @@
 
 mod accounts;
 mod codes;
-mod cookies;
+pub(crate) mod cookies;
 mod desk;
 mod filter;
 mod pages;
 mod passwords;
-mod seal;
+pub(crate) mod seal;
 mod serve;
 mod session;
 mod throttle;
@@ -31,5 +31,6 @@ pub use throttle::{ACCOUNT_TRIES_MAX, ADDRESS_TRIES_MAX, WINDOW};
 pub use tunnel::CALLBACK_PATH;
 pub use user::{Allow, IMAGE_BYTES_MAX, USER_TEXT_BYTES_MAX, User};
 
+pub(crate) use codes::return_path;
 pub(crate) use cookies::clear_session;
 pub(crate) use desk::Visitor;
