@@ -10,6 +10,7 @@ use crate::chain::Refusal;
 use crate::context::{BodyCx, DatagramCx, Direction, StreamCx};
 use crate::exchange::{Exchange, Left};
 use crate::hooks::{RunningDatagram, RunningRequestBody, RunningResponseBody, RunningStream};
+use crate::meter::Ear;
 use crate::verdict::{FilterError, Passage, Reason, Reply};
 use crate::weight::{Weighed, Weight};
 
@@ -66,10 +67,22 @@ impl BodyFlow {
         exchange: &Exchange,
         chunk: Bytes,
         last: bool,
+        trailers: Option<&mut HeaderMap>,
+    ) -> Passed {
+        let mut ear = self.0.ear();
+        self.pass_heard(exchange, chunk, last, trailers, &mut ear)
+    }
+
+    pub(crate) fn pass_heard(
+        &mut self,
+        exchange: &Exchange,
+        chunk: Bytes,
+        last: bool,
         mut trailers: Option<&mut HeaderMap>,
+        ear: &mut Ear<'_>,
     ) -> Passed {
         let direction = self.0.direction;
-        self.0.pass(exchange, chunk, last, |step, chunk| {
+        self.0.pass(exchange, chunk, last, ear, |step, chunk| {
             let dry_run = step.weight.is_dry_run();
             let mut copy = trailers.as_deref().filter(|_| dry_run).cloned();
             let trailers = match dry_run {
@@ -106,7 +119,8 @@ impl StreamFlow {
     /// Sends one piece through the filters.
     pub fn pass(&mut self, exchange: &Exchange, chunk: Bytes, last: bool) -> Passed {
         let direction = self.0.direction;
-        self.0.pass(exchange, chunk, last, |step, chunk| {
+        let mut ear = self.0.ear();
+        self.0.pass(exchange, chunk, last, &mut ear, |step, chunk| {
             step.hook.pass(
                 &mut StreamCx {
                     direction,
@@ -133,8 +147,13 @@ impl DatagramFlow {
     /// by holding, so a filter that wants to hold one has failed.
     pub fn pass(&mut self, exchange: &Exchange, datagram: Bytes) -> Passed {
         let direction = self.0.direction;
-        self.0.pass(exchange, datagram, false, |step, datagram| {
-            match step.hook.pass(
+        let mut ear = self.0.ear();
+        self.0.pass(
+            exchange,
+            datagram,
+            false,
+            &mut ear,
+            |step, datagram| match step.hook.pass(
                 &mut DatagramCx {
                     direction,
                     exchange,
@@ -145,8 +164,8 @@ impl DatagramFlow {
                     reason: "a datagram cannot be held",
                 }),
                 other => Ok(other),
-            }
-        })
+            },
+        )
     }
 
     /// Leaves every filter's state in the exchange, for its log hook.
@@ -204,11 +223,16 @@ impl<R> Flow<R> {
         }
     }
 
+    fn ear(&self) -> Ear<'static> {
+        Weight::ear(self.steps.first().map(|running| &running.step.weight))
+    }
+
     fn pass(
         &mut self,
         exchange: &Exchange,
         mut chunk: Bytes,
         last: bool,
+        ear: &mut Ear<'_>,
         mut ask: impl FnMut(&mut Step<R>, &mut Bytes) -> Result<Passage, FilterError>,
     ) -> Passed {
         if let Some(by) = &self.stopped {
@@ -226,7 +250,7 @@ impl<R> Flow<R> {
                 }),
                 other => Ok(other),
             });
-            let answer = match running.step.weight.weigh(answer, &running.step.name) {
+            let answer = match running.step.weight.weigh(answer, &running.step.name, ear) {
                 Weighed::Counts(answer) => answer,
                 Weighed::Undone(note) => {
                     if let Some(note) = note {

@@ -15,6 +15,7 @@ mod facts;
 mod filter;
 mod handshake;
 mod hooks;
+mod meter;
 mod outcome;
 pub mod redact;
 mod registry;
@@ -26,8 +27,8 @@ mod when;
 
 pub use carry::{BODY_HOLD_MAX, BodyFlow, DatagramFlow, Passed, StreamFlow};
 pub use chain::{
-    CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainError, ChainRow, Connected, Decision, Placed,
-    Refusal, Revised,
+    CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainError, ChainRow, Connected, Decision, Heard,
+    Placed, Refusal, Rehearsal, Revised, Trial, TrialRow,
 };
 pub use connection::{ClientHello, Connection, ConnectionInfo, TlsInfo, Transport, TunnelInfo};
 pub use context::{
@@ -45,6 +46,7 @@ pub use hooks::{
     Hooks, OnConnect, OnDatagram, OnLog, OnRequest, OnRequestBody, OnResponse, OnResponseBody,
     OnStream,
 };
+pub use meter::{Answered, Meter, Phase, Tally};
 pub use outcome::{
     By, Cause, Failure, FailureKind, Outcome, RequestId, Settled, Settlement, Termination,
 };

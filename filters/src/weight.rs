@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 
 use crate::chain::Refusal;
+use crate::meter::{Answered, Ear, Tally};
 use crate::verdict::{Admission, FilterError, Passage, Reason, Revision, Upgrade, Verdict};
 
 /// How often each filter on trial is quoted in the log; afterwards, whenever the number has doubled.
@@ -125,9 +126,16 @@ impl Answer for Passage {
     }
 }
 
-/// What a filter's word counts for.
+/// What a filter's word counts for, and where it is counted.
 #[derive(Clone)]
-pub(crate) enum Weight {
+pub(crate) struct Weight {
+    at: u8,
+    force: Force,
+    tally: Option<Arc<dyn Tally>>,
+}
+
+#[derive(Clone)]
+enum Force {
     /// It decides, and its failure to decide refuses.
     Full,
     /// It decides; its failure to is noted, undone and passed over.
@@ -154,43 +162,84 @@ pub(crate) enum Note {
 }
 
 impl Weight {
-    pub(crate) fn new(observer: bool, dry_run: bool) -> Self {
-        match (observer, dry_run) {
-            (_, true) => Self::DryRun(Arc::default()),
-            (true, false) => Self::Observer,
-            (false, false) => Self::Full,
+    pub(crate) fn new(at: u8, observer: bool, dry_run: bool) -> Self {
+        let force = match (observer, dry_run) {
+            (_, true) => Force::DryRun(Arc::default()),
+            (true, false) => Force::Observer,
+            (false, false) => Force::Full,
+        };
+        Self {
+            at,
+            force,
+            tally: None,
+        }
+    }
+
+    /// The same, its words counted there.
+    pub(crate) fn counted(&self, tally: Option<Arc<dyn Tally>>) -> Self {
+        Self {
+            tally,
+            ..self.clone()
         }
     }
 
     /// Whether what the filter changes may have to be undone.
     pub(crate) fn may_undo(&self) -> bool {
-        !matches!(self, Self::Full)
+        !matches!(self.force, Force::Full)
     }
 
     pub(crate) fn is_dry_run(&self) -> bool {
-        matches!(self, Self::DryRun(_))
+        matches!(self.force, Force::DryRun(_))
+    }
+
+    /// An ear for this filter and those after it.
+    pub(crate) fn ear(first: Option<&Self>) -> Ear<'static> {
+        Ear::measuring(first.and_then(|weight| weight.tally.as_ref()))
+    }
+
+    /// Hears the answer of a filter whose word counts.
+    pub(crate) fn weigh_full<A: Answer>(
+        &self,
+        answer: Result<A, FilterError>,
+        ear: &mut Ear<'_>,
+    ) -> Result<A, FilterError> {
+        let said = said(&answer);
+        ear.heard(self.at, self.tally.as_ref(), Answered::from(&said), said);
+        answer
     }
 
     pub(crate) fn weigh<A: Answer>(
         &self,
         answer: Result<A, FilterError>,
         by: &Arc<str>,
+        ear: &mut Ear<'_>,
     ) -> Weighed<A> {
-        match (self, &answer) {
-            (Self::Full, _) | (Self::Observer, Ok(_)) => Weighed::Counts(answer),
-            (Self::Observer, Err(error)) => {
+        let said = said(&answer);
+        let (weighed, answered) = match (&self.force, &answer) {
+            (Force::Full, _) | (Force::Observer, Ok(_)) => {
+                (Weighed::Counts(answer), Answered::from(&said))
+            }
+            (Force::Observer, Err(error)) => {
                 let refusal = Refusal::new(error.reason(), by, Some(error.detail()));
-                report_lapse(&refusal);
-                Weighed::Undone(Some(Note::Lapse(refusal)))
+                if !ear.is_of_a_trial() {
+                    report_lapse(&refusal);
+                }
+                let note = Some(Note::Lapse(refusal));
+                (Weighed::Undone(note), Answered::PassedOver)
             }
-            (Self::DryRun(count), _) => {
-                let note = said(&answer).refusal(by).map(|refusal| {
-                    report_trial(&refusal, count);
-                    Note::DryRun(refusal)
-                });
-                Weighed::Undone(note)
-            }
-        }
+            (Force::DryRun(count), _) => match said.clone().refusal(by) {
+                None => (Weighed::Undone(None), Answered::Pass),
+                Some(refusal) => {
+                    if !ear.is_of_a_trial() {
+                        report_trial(&refusal, count);
+                    }
+                    let note = Some(Note::DryRun(refusal));
+                    (Weighed::Undone(note), Answered::WouldRefuse)
+                }
+            },
+        };
+        ear.heard(self.at, self.tally.as_ref(), answered, said);
+        weighed
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::{CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainRow, Gate, Link, Placed};
+use super::{CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainRow, Gate, Link, Logger, Placed};
 use crate::carry::BODY_HOLD_MAX;
 use crate::handshake::{Contradiction, Handshake};
+use crate::meter::{Meter, Phase};
 use crate::stage::Stage;
 use crate::weight::Weight;
 use crate::when::When;
@@ -140,6 +141,14 @@ impl Chain {
     /// # Errors
     /// [`ChainError`]; nothing is reordered or left out.
     pub fn compile(filters: Vec<Placed>) -> Result<Self, ChainError> {
+        Self::measured(filters, None)
+    }
+
+    /// The same; what the filters answer is measured, if there is a `meter`.
+    ///
+    /// # Errors
+    /// [`ChainError`]; nothing is reordered or left out.
+    pub fn measured(filters: Vec<Placed>, meter: Option<&dyn Meter>) -> Result<Self, ChainError> {
         let count = filters.len();
         let len = u8::try_from(count)
             .ok()
@@ -158,7 +167,7 @@ impl Chain {
             handshake,
             len,
             hold,
-            ..lists(filters)
+            ..lists(filters, meter)
         })
     }
 }
@@ -294,7 +303,7 @@ fn check_alone(placed: &Placed, slots: &mut usize, hold: &mut usize) -> Result<(
     Ok(())
 }
 
-fn lists(filters: Vec<Placed>) -> Chain {
+fn lists(filters: Vec<Placed>, meter: Option<&dyn Meter>) -> Chain {
     let mut rows = Vec::with_capacity(filters.len());
     let (mut connect, mut request, mut response, mut log) = (vec![], vec![], vec![], vec![]);
     let (mut request_body, mut response_body, mut stream, mut datagram) =
@@ -313,7 +322,8 @@ fn lists(filters: Vec<Placed>) -> Chain {
         } = placed;
         let when = when.filter(|when| *when != When::default());
         conditional |= when.is_some() && !dry_run;
-        let weight = Weight::new(observer, dry_run);
+        let weight = Weight::new(at, observer, dry_run);
+        let weight_in = |phase| weight.counted(meter.map(|meter| meter.tally(&name, phase)));
         rows.push(ChainRow {
             name: name.clone(),
             stage: hooks.stage,
@@ -328,20 +338,29 @@ fn lists(filters: Vec<Placed>) -> Chain {
             all.extend(asked);
         }
         macro_rules! link {
-            ($($list:ident),*) => {
-                $($list.extend(hooks.$list.map(|hook| Link { at, name: name.clone(), weight: weight.clone(), hook }));)*
+            ($($list:ident: $phase:ident),* $(,)?) => {
+                $($list.extend(hooks.$list.map(|hook| Link {
+                    at,
+                    name: name.clone(),
+                    weight: weight_in(Phase::$phase),
+                    hook,
+                }));)*
             };
         }
         link!(
-            connect,
-            response,
-            request_body,
-            response_body,
-            stream,
-            datagram,
-            log
+            connect: Connect,
+            response: Response,
+            request_body: RequestBody,
+            response_body: ResponseBody,
+            stream: Stream,
+            datagram: Datagram,
         );
+        log.extend(hooks.log.map(|hook| Logger { at, hook }));
         if hooks.request.is_some() || when.is_some() {
+            let weight = match &hooks.request {
+                Some(_) => weight_in(Phase::Request),
+                None => weight,
+            };
             request.push(Gate {
                 at,
                 name,

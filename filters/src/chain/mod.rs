@@ -3,6 +3,7 @@
 mod compile;
 mod flows;
 mod run;
+mod trial;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::weight::Weight;
 use crate::when::When;
 
 pub use compile::ChainError;
+pub use trial::{Heard, Rehearsal, Trial, TrialRow};
 
 /// How many filters a chain may have. Positions are one byte.
 pub const CHAIN_FILTERS_MAX: usize = 200;
@@ -78,7 +80,7 @@ pub struct Chain {
     response_body: Box<[Link<dyn DynResponseBody>]>,
     stream: Box<[Link<dyn DynStream>]>,
     datagram: Box<[Link<dyn DynDatagram>]>,
-    log: Box<[Link<dyn OnLog>]>,
+    log: Box<[Logger]>,
     rows: Box<[ChainRow]>,
     /// Names of the fields that filters of the log ask for, of requests and of answers.
     logged: [Box<[HeaderName]>; 2],
@@ -92,6 +94,12 @@ struct Link<H: ?Sized> {
     name: Arc<str>,
     weight: Weight,
     hook: Arc<H>,
+}
+
+/// A filter of the log.
+struct Logger {
+    at: u8,
+    hook: Arc<dyn OnLog>,
 }
 
 struct Gate {

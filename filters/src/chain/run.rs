@@ -10,16 +10,28 @@ use crate::context::{ConnectCx, LogCx, RequestCx, ResponseCx};
 use crate::exchange::Exchange;
 use crate::facts::Facts;
 use crate::hooks::DynOnRequest;
+use crate::meter::Ear;
 use crate::outcome::Outcome;
 use crate::verdict::{Admission, FilterError, Reason, Reply, Revision, Upgrade, Verdict};
-use crate::weight::Weighed;
+use crate::weight::{Weighed, Weight};
 use crate::when::is_ambiguous_path;
 
 impl Chain {
     /// Decides whether a connection may reach a tunnel; facts are frozen afterwards. Call it again when a reused
     /// connection reaches another tunnel.
     pub async fn connect(&self, info: Arc<ConnectionInfo>, tunnel: Arc<TunnelInfo>) -> Connected {
-        let mut facts = Facts::default();
+        let mut ear = Weight::ear(self.connect.first().map(|link| &link.weight));
+        self.connect_heard(info, tunnel, Facts::default(), &mut ear)
+            .await
+    }
+
+    pub(super) async fn connect_heard(
+        &self,
+        info: Arc<ConnectionInfo>,
+        tunnel: Arc<TunnelInfo>,
+        mut facts: Facts,
+        ear: &mut Ear<'_>,
+    ) -> Connected {
         let mut notes = Vec::new();
         let mut denied = None;
         for link in &self.connect {
@@ -30,7 +42,7 @@ impl Chain {
                 facts: &mut facts,
             };
             let answer = link.hook.call(&mut cx).await;
-            let answer = match link.weight.weigh(answer, &link.name) {
+            let answer = match link.weight.weigh(answer, &link.name, ear) {
                 Weighed::Counts(answer) => answer,
                 Weighed::Undone(note) => {
                     notes.extend(note);
@@ -87,6 +99,17 @@ impl Chain {
         exchange: &mut Exchange,
         asked: Option<Upgrade>,
     ) -> Decision {
+        let mut ear = Weight::ear(self.request.first().map(|gate| &gate.weight));
+        self.request_heard(head, exchange, asked, &mut ear).await
+    }
+
+    pub(super) async fn request_heard(
+        &self,
+        head: &mut request::Parts,
+        exchange: &mut Exchange,
+        asked: Option<Upgrade>,
+        ear: &mut Ear<'_>,
+    ) -> Decision {
         let mut upgrade = false;
         if self.conditional && is_ambiguous_path(head.uri.path()) {
             // A condition on a path means nothing when the service may read another path than the filter did.
@@ -109,14 +132,15 @@ impl Chain {
             let Some(hook) = &gate.hook else { continue };
             exchange.set_inward(gate.at);
             let verdict = if gate.weight.may_undo() {
-                undoable(gate, &**hook, head, exchange, asked).await
+                undoable(gate, &**hook, head, exchange, asked, ear).await
             } else {
-                hook.call(&mut RequestCx {
+                let mut cx = RequestCx {
                     head,
                     exchange,
                     upgrade: asked,
-                })
-                .await
+                };
+                let verdict = hook.call(&mut cx).await;
+                gate.weight.weigh_full(verdict, ear)
             };
             let by = &gate.name;
             match verdict {
@@ -177,6 +201,8 @@ impl Chain {
     pub async fn response(&self, head: &mut response::Parts, exchange: &Exchange) -> Revised {
         let mut replaced: Option<Box<Reply>> = None;
         let inward = exchange.inward();
+        let mut ear = Weight::ear(self.response.first().map(|link| &link.weight));
+        let ear = &mut ear;
         for link in self
             .response
             .iter()
@@ -184,7 +210,7 @@ impl Chain {
         {
             let original = link.weight.may_undo().then(|| head.clone());
             let answer = link.hook.call(&mut ResponseCx { head, exchange }).await;
-            let answer = match link.weight.weigh(answer, &link.name) {
+            let answer = match link.weight.weigh(answer, &link.name, ear) {
                 Weighed::Counts(answer) => answer,
                 Weighed::Undone(note) => {
                     if let Some(original) = original {
@@ -254,6 +280,7 @@ async fn undoable(
     head: &mut request::Parts,
     exchange: &mut Exchange,
     asked: Option<Upgrade>,
+    ear: &mut Ear<'_>,
 ) -> Result<Verdict, FilterError> {
     let original = head.clone();
     let known = exchange.facts_mut().len();
@@ -264,7 +291,7 @@ async fn undoable(
             upgrade: asked,
         })
         .await;
-    match gate.weight.weigh(verdict, &gate.name) {
+    match gate.weight.weigh(verdict, &gate.name, ear) {
         Weighed::Counts(verdict) => verdict,
         Weighed::Undone(note) => {
             *head = original;
