@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use adit_config::PublicAccess;
-use adit_filters::{Chain, ChainError, Hooks, Placed, Stage, TunnelInfo};
+use adit_filters::{Chain, ChainError, Hooks, Meter, Placed, Stage, TunnelInfo};
 use adit_plugins::identity::{challenge, rstream_auth};
 use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
 use adit_protocol::{ErrorCode, ProtocolError};
@@ -182,7 +182,7 @@ impl Policies {
             return Err(AssembleError::Unenforceable(judge.name.clone()));
         }
         filters.extend(self.tunnel_filters(&project, asked)?);
-        Ok(Arc::new(compile(filters)?))
+        Ok(Arc::new(compile(filters, self.load.meter())?))
     }
 
     /// What the tunnel adds by itself.
@@ -306,7 +306,7 @@ fn judges_requests(placed: &Placed) -> bool {
 }
 
 /// Within a stage and rank filters stay as they are: the project's in the order written, then the tunnel's.
-fn compile(mut filters: Vec<Placed>) -> Result<Chain, ChainError> {
+fn compile(mut filters: Vec<Placed>, meter: Option<&dyn Meter>) -> Result<Chain, ChainError> {
     filters.sort_by_key(|placed| placed.hooks.place());
-    Chain::compile(filters)
+    Chain::measured(filters, meter)
 }

@@ -97,7 +97,11 @@ impl Engine {
     /// [`StartError`]: what cannot be built or bound. Nothing is left running then.
     pub async fn start(config: Config, options: Options) -> Result<Self, StartError> {
         let (metrics, counters) = Metrics::new().map_err(StartError::Metrics)?;
-        let world = World::new(metrics.registry(), Handle::current())?;
+        let mut world = World::new(metrics.registry(), Handle::current())?;
+        if config.listen.metrics.is_some() {
+            // Nobody could read it otherwise.
+            world = world.measured(metrics.filters());
+        }
         let switchboard = Switchboard::open(config.engine.state_dir.as_deref())?;
         let kept = Kept {
             switches: switchboard.current(),

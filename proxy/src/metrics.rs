@@ -1,5 +1,7 @@
 //! Prometheus metrics, on a listener of their own.
 
+mod filters;
+
 use std::sync::Arc;
 
 use adit_config::{Listen, Secret};
@@ -10,6 +12,8 @@ use tokio::net::TcpStream;
 use crate::edge::Counters;
 use crate::listen::plain::{self, Answer, PlainLimits, Request};
 
+pub use filters::{FilterMeter, PAIRS_MAX};
+
 /// Every metric of the engine. All names begin with `adit_`.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -19,6 +23,7 @@ pub(crate) struct Metrics {
     streams: IntGauge,
     tunnels: IntGaugeVec,
     certificate_ends: IntGauge,
+    filters: FilterMeter,
 }
 
 /// What is counted when somebody asks.
@@ -74,7 +79,9 @@ impl Metrics {
         )?;
         registry.register(Box::new(tunnels.clone()))?;
         let listeners = Arc::new(ListenerMetrics::register(&registry)?);
+        let filters = FilterMeter::register(&registry)?;
         let metrics = Self {
+            filters,
             registry,
             listeners,
             clients,
@@ -88,6 +95,11 @@ impl Metrics {
     /// The registry, for what filters count.
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What measures the filters of every chain.
+    pub(crate) fn filters(&self) -> FilterMeter {
+        self.filters.clone()
     }
 
     pub(crate) fn listeners(&self) -> Arc<ListenerMetrics> {

@@ -170,7 +170,7 @@ impl ProjectRules {
         let mut filters = chain.filters;
         filters.extend(local);
         filters.extend(chain.upgrades);
-        compile(filters).map(|_| ())
+        compile(filters, None).map(|_| ())
     }
 
     /// What keeps the operator's filters from working together, in every case there is.

@@ -12,9 +12,11 @@ mod store;
 
 use std::sync::Arc;
 
-use adit_filters::Env;
+use adit_filters::{Env, Meter};
 use prometheus::Registry;
 use tokio::runtime::Handle;
+
+use crate::metrics::FilterMeter;
 
 pub use address::is_public;
 pub use clock::{OsRandom, SystemClock};
@@ -35,6 +37,7 @@ pub struct World {
     http: Arc<OutboundHttp>,
     stores: Arc<Stores>,
     metrics: Arc<FilterMetrics>,
+    meter: Option<FilterMeter>,
     endings: Arc<jobs::Endings>,
     runtime: Option<Handle>,
 }
@@ -63,10 +66,20 @@ impl World {
             http: Arc::new(OutboundHttp::new()?),
             stores: Arc::new(Stores::new(clock.clone())),
             metrics: Arc::new(FilterMetrics::new(registry.clone())),
+            meter: None,
             endings: Arc::default(),
             runtime,
             clock,
         })
+    }
+
+    /// The same world, in which what filters answer is counted and timed.
+    #[must_use]
+    pub fn measured(self, meter: FilterMeter) -> Self {
+        Self {
+            meter: Some(meter),
+            ..self
+        }
     }
 
     /// Waits until filters that are gone have written and sent what was left.
@@ -104,6 +117,12 @@ impl Load {
             self.world.metrics.clone(),
             self.jobs.clone(),
         )
+    }
+
+    /// What measures the answers of filters, if anything does.
+    #[must_use]
+    pub fn meter(&self) -> Option<&dyn Meter> {
+        self.world.meter.as_ref().map(|meter| meter as &dyn Meter)
     }
 
     /// Ends the load's jobs; threads end once their filters are gone.
