@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use crate::assemble::{FilterState, IdleSwitch, Position};
-use crate::engine::{Explanation, Switched};
+use crate::engine::{Explanation, Switched, TrialReport, TrialRequest};
 
 pub use socket::BindError;
 pub(crate) use socket::Socket;
@@ -65,6 +65,8 @@ pub enum Request {
         /// Why.
         reason: Option<String>,
     },
+    /// What filters would say to a request.
+    PolicyTest(TrialRequest),
     /// Reads the configuration again.
     Reload,
     /// How the engine is.
@@ -97,6 +99,8 @@ pub enum Reply {
     Status(Status),
     /// A filter was switched.
     Switched(Switched),
+    /// What filters would say to a request.
+    Tested(TrialReport),
     /// The request was not understood.
     Wrong {
         /// Why.

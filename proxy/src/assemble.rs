@@ -185,6 +185,14 @@ impl Policies {
         Ok(Arc::new(compile(filters, self.load.meter())?))
     }
 
+    /// The chain of what the operator puts before an HTTP tunnel, whatever the tunnel adds and whether it may be
+    /// public; none without its project.
+    pub(crate) fn operators_chain(&self, tunnel: &TunnelInfo) -> Option<Result<Chain, ChainError>> {
+        let rules = self.projects.get(&tunnel.project)?;
+        let chain = rules.chain(&rules.before(tunnel, &self.switches.load()));
+        Some(compile(chain.of_http(&self.local), None))
+    }
+
     /// What the tunnel adds by itself.
     fn tunnel_filters(
         &self,
@@ -272,6 +280,15 @@ impl Drop for Policies {
 }
 
 impl ProjectChain {
+    /// The filters of an HTTP tunnel that adds none.
+    fn of_http(self, local: &Local) -> Vec<Placed> {
+        let local = local.of(&self, &[]);
+        let mut filters = self.filters;
+        filters.extend(local);
+        filters.extend(self.upgrades);
+        filters
+    }
+
     /// The project's rule about public tunnels, asked again at each reload (edge-behaviour §7.7).
     fn permits(&self, asked: &Effective) -> Result<(), AssembleError> {
         match self.public_access {

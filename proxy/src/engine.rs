@@ -9,6 +9,7 @@ mod inner;
 mod login;
 mod shelf;
 mod switch;
+mod trial;
 mod watch;
 
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ pub(crate) use inner::Inner;
 use switch::Switchboard;
 pub(crate) use switch::Wish;
 pub use switch::{SwitchError, Switched, forget_switch};
+pub use trial::{TrialError, TrialLine, TrialReport, TrialRequest};
 
 /// Connections to the metrics at a time: a scraper needs one, and must get it when all other
 /// places are taken.

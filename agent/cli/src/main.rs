@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     process::raise_descriptor_limit();
     process::use_small_pages();
     let code = match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             lines::complain(&format!("error: {}", failure::text(&error)));
             ExitCode::FAILURE
@@ -57,17 +57,18 @@ fn main() -> ExitCode {
 }
 
 /// Runs a command to its end. Each one brings the runtime it wants.
-fn run(command: Command) -> anyhow::Result<()> {
-    match command {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let done = match command {
         Command::Forward(args) => process::block_on(forward::run(args)),
         Command::Nc(args) => process::block_on(nc::run(args)),
         Command::Tunnel(args) => process::block_on(inventory::tunnels(args)),
         #[cfg(feature = "engine")]
         Command::Engine(args) => engine::run(args),
         #[cfg(feature = "engine")]
-        Command::Policy(args) => policy::run(args),
+        Command::Policy(args) => return policy::run(args),
         #[cfg(feature = "engine")]
         Command::Dev(args) => process::block_on(dev::run(args)),
         Command::Client(args) => process::block_on(inventory::clients(args)),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

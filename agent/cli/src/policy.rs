@@ -2,12 +2,15 @@
 
 mod show;
 mod switch;
+mod test;
+
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
 pub(crate) use show::off_and_switched;
 
-/// Look at the filters of a running engine, and switch them
+/// Look at the filters of a running engine, try them, and switch them
 #[derive(Debug, Args)]
 #[command(
     arg_required_else_help = true,
@@ -19,6 +22,8 @@ Examples:
                                               for new requests at once, and after a restart too
   adit policy on default edge/geoip           on, even where the file has it off
   adit policy reset default edge/geoip        as the file says again
+  adit policy test --host app.t.edge.example.com --from 203.0.113.7
+                                              what each filter would say to such a visitor
 
 Only filters that the file marks `optional = true` can be switched. A filter is written POLICY/FILTER.
 The engine is the one whose configuration --config names; its admin socket must be yours to open."
@@ -36,17 +41,20 @@ enum PolicyCommand {
     Off(switch::OffArgs),
     On(switch::OnArgs),
     Reset(switch::ResetArgs),
+    Test(test::TestArgs),
 }
 
 /// Runs the command.
-pub(crate) fn run(args: PolicyArgs) -> anyhow::Result<()> {
-    match args.command {
+pub(crate) fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
+    let done = match args.command {
         PolicyCommand::Ls(args) => show::list(&args),
         PolicyCommand::Show(args) => show::show(&args),
         PolicyCommand::Off(args) => switch::off(&args),
         PolicyCommand::On(args) => switch::on(&args),
         PolicyCommand::Reset(args) => switch::reset(&args),
-    }
+        PolicyCommand::Test(args) => return test::test(&args),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Which filter.

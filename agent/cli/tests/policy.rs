@@ -313,3 +313,165 @@ fn an_engine_killed_while_it_switches_comes_back_as_it_said_or_as_it_was_asked()
         );
     }
 }
+
+const TRIED: &str = "[policy.edge]
+filters = [
+  { use = \"trusted-ips\", deny = [\"192.0.2.0/24\"] },
+  { use = \"trusted-ips\", name = \"later\", deny = [\"198.51.100.0/24\"], dry-run = true },
+  { use = \"token\", when = { path = \"/admin/*\" }, optional = true },
+]
+[policy.inner]
+filters = [{ use = \"trusted-ips\", allow = [\"10.0.0.0/8\"] }]
+[project.default]
+policies = [\"edge\"]
+tunnels = [{ match = { label = { tier = \"inner\" } }, policies = [\"inner\"] }]
+";
+
+#[test]
+fn a_request_is_tried_before_anybody_makes_it() {
+    let server = server(TRIED);
+    let _engine = server.start();
+    let (_laptop, _agent, url) = published(&server);
+    let host = url.strip_prefix("https://").unwrap();
+    let token = output(&mut server.command(&["engine", "token"]));
+    let bearer = format!("Authorization: Bearer {}", token.trim());
+    fs::write(
+        server.path("request.http"),
+        format!("POST /admin/x HTTP/1.1\r\nHost: {host}\r\n{bearer}\r\n\r\nbody"),
+    )
+    .unwrap();
+    let live = ["--host", host];
+    let new = ["--project", "default", "--host", "new.t.edge.localhost"];
+    type Case<'a> = (&'a [&'a str], &'a [&'a str], i32, &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
+        (
+            &live,
+            &[],
+            0,
+            &["the request passes", "skipped by `when`", "edge/token"],
+        ),
+        (
+            &live,
+            &["--from", "192.0.2.7"],
+            2,
+            &[
+                "refuses: ip",
+                "not asked: an earlier filter had decided",
+                "the request is refused by edge/trusted-ips: ip, 403 Forbidden",
+            ],
+        ),
+        (
+            &live,
+            &["--from", "198.51.100.7"],
+            0,
+            &[
+                "would say, but is on dry-run: refuses: ip",
+                "the request passes",
+            ],
+        ),
+        (
+            &live,
+            &["--path", "/admin/x"],
+            2,
+            &["the request is refused by edge/token: missing-token, 401 Unauthorized"],
+        ),
+        (
+            &live,
+            &["--path", "/admin/x", "--header", &bearer],
+            0,
+            &["the request passes"],
+        ),
+        (
+            &["--request", "request.http"],
+            &[],
+            0,
+            &["the request passes"],
+        ),
+        (
+            &["--request", "request.http"],
+            &["--header", "Authorization: Bearer x"],
+            2,
+            &["edge/token: invalid-token"],
+        ),
+        (
+            &live,
+            &["--path", "/a/../admin/x"],
+            2,
+            &["is refused by the edge before any filter: 400 Bad Request"],
+        ),
+        (
+            &live,
+            &[
+                "--header",
+                "Connection: upgrade",
+                "--header",
+                "Upgrade: websocket",
+            ],
+            0,
+            &["passes, and leaves HTTP", "grants websocket"],
+        ),
+        (
+            &new,
+            &[],
+            0,
+            &["the policies of project default", "the request passes"],
+        ),
+        (
+            &new,
+            &["--label", "tier=inner"],
+            2,
+            &[
+                "is refused by inner/trusted-ips: ip",
+                "for the tunnels at engine.toml:",
+            ],
+        ),
+        (
+            &["--host", "new.t.edge.localhost"],
+            &[],
+            1,
+            &["no live tunnel has the host", "`--project`"],
+        ),
+        (
+            &["--host", "edge.localhost"],
+            &[],
+            1,
+            &["the engine itself"],
+        ),
+        (
+            &["--project", "shop", "--host", "x"],
+            &[],
+            1,
+            &["there is no project `shop`"],
+        ),
+        (&[], &[], 1, &["which host?"]),
+        (
+            &live,
+            &["--cert-sha256", "abc"],
+            1,
+            &["64 hexadecimal digits"],
+        ),
+    ];
+    for (whose, more, code, expected) in cases {
+        let output = policy(&server, &[&["test"], *whose, *more].concat())
+            .output()
+            .unwrap();
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(*code),
+            "{whose:?} {more:?}: {told}"
+        );
+        for expected in *expected {
+            assert!(told.contains(expected), "{whose:?} {more:?}: {told}");
+        }
+        assert!(!told.contains(token.trim()), "{told}");
+    }
+    // Before a filter is switched on or off, and after.
+    output(&mut policy(&server, &["off", "default", "edge/token"]));
+    let told = output(&mut policy(
+        &server,
+        &["test", "--host", host, "--path", "/admin/x", "--json"],
+    ));
+    let report: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(report["passes"], true, "{told}");
+}

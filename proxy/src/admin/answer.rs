@@ -45,6 +45,12 @@ pub(super) async fn answer(engine: &Arc<Inner>, request: Request, asked_by: Opti
         Request::PolicyReset { project, filter } => {
             switch(engine, &project, &filter, Wish::Forget, asked_by).await
         }
+        Request::PolicyTest(request) => match engine.trial(request).await {
+            Ok(report) => Reply::Tested(report),
+            Err(error) => Reply::Refused {
+                reasons: vec![error.to_string()],
+            },
+        },
         Request::Reload => match engine.reload() {
             Ok(()) => Reply::Reloaded,
             Err(error) => Reply::Refused {

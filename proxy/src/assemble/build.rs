@@ -165,12 +165,7 @@ fn build_filter(
 impl ProjectRules {
     /// Whether the operator's own filters work together, on an HTTP tunnel that adds none.
     pub(super) fn try_chain(&self, listed: &[Listed<'_>], local: &Local) -> Result<(), ChainError> {
-        let chain = self.chain(listed);
-        let local = local.of(&chain, &[]);
-        let mut filters = chain.filters;
-        filters.extend(local);
-        filters.extend(chain.upgrades);
-        compile(filters, None).map(|_| ())
+        compile(self.chain(listed).of_http(local), None).map(|_| ())
     }
 
     /// What keeps the operator's filters from working together, in every case there is.

@@ -16,6 +16,7 @@ use super::abort::Abort;
 use super::body::{Inbound, Outbound, RequestBody, ResponseBody, Unread};
 use super::drive::{Answer, Form, respond};
 use super::fields::{self, Origin};
+use super::head;
 use super::record::{Opening, Record};
 use super::site::Site;
 use super::upgrade::{self, Asked};
@@ -52,20 +53,7 @@ impl Begun<'_> {
             Err(denied) => return self.denied(&head, denied, clock, started, asked.as_ref()),
         };
         let kind = asked.as_ref().map(|asked| asked.kind);
-        // Who grants an upgrade has to see what is offered; it goes no further than the filters.
-        let offered: Vec<HeaderValue> = match &asked {
-            Some(_) => head
-                .headers
-                .get_all(header::UPGRADE)
-                .iter()
-                .cloned()
-                .collect(),
-            None => Vec::new(),
-        };
-        let trailers = fields::strip_hop_by_hop(&mut head.headers);
-        for protocol in offered {
-            head.headers.append(header::UPGRADE, protocol);
-        }
+        let trailers = head::for_filters(&mut head, asked.as_ref());
         let exchange = self.chain.exchange(connection);
         let mut begun = Unjudged(Some(self.opening(&head, exchange, clock, started, kind)));
         let decision = begun.judge(&self.chain, &mut head, kind).await;

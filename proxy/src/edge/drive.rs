@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::{Uri, request, response, uri};
+use http::{request, response};
 use tower::ServiceExt as _;
 
 use super::begun::Begun;
@@ -13,9 +13,9 @@ use super::body::{ApiBody, Inbound, Outbound, ResponseBody, Unread};
 use super::counters::Finished;
 use super::duplex::Relay;
 use super::fields;
+use super::head;
 use super::record::Record;
 use super::site::{Found, Site};
-use super::target;
 use super::upgrade::Asked;
 use super::visit::Visit;
 use crate::render::{self, Audience, Failure, Rendered};
@@ -126,16 +126,7 @@ fn route(
         .as_ref()
         .filter(|_| head.version == http::Version::HTTP_10)
         .and_then(|site| site.info.hostname.as_deref());
-    let authority = target::authority(&head.uri, &head.headers, default).map_err(fail)?;
-    target::unambiguous(head.uri.path()).map_err(fail)?;
-    let host = target::host(&authority);
-    let mut parts = std::mem::take(&mut head.uri).into_parts();
-    parts.scheme = Some(uri::Scheme::HTTPS);
-    parts.authority = Some(authority);
-    if parts.path_and_query.is_none() {
-        parts.path_and_query = Some(uri::PathAndQuery::from_static("/"));
-    }
-    head.uri = Uri::from_parts(parts).map_err(|_| fail(Failure::BadRequest))?;
+    let host = head::absolute(&mut head, default).map_err(fail)?;
     let peer = visit.info.peer.ip();
     let client = if visit.edge.fronts.trusts(peer) {
         let trusts = |address| visit.edge.fronts.trusts(address);

@@ -10,6 +10,7 @@ mod dial;
 mod drive;
 mod duplex;
 mod fields;
+mod head;
 mod http1;
 mod http2;
 mod limits;
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 
 pub use counters::Counters;
 pub(crate) use drive::Visitor;
+pub(crate) use head::imagined;
 
 pub use dial::{BoxStream, Dial, DialError, Dialing, Stream};
 pub use limits::Limits;

@@ -69,7 +69,7 @@ pub(super) fn explain(
     }
 }
 
-fn bare(host: &str) -> String {
+pub(super) fn bare(host: &str) -> String {
     let host = host.split_once("://").map_or(host, |(_, rest)| rest);
     let host = host.split(['/', '?']).next().unwrap_or_default();
     let host = host.split(':').next().unwrap_or_default();

@@ -28,10 +28,13 @@ pub struct FilterMeter(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     began: Instant,
-    pairs: Mutex<HashMap<(Arc<str>, Phase), Arc<Pair>>>,
+    pairs: Mutex<Pairs>,
     answers: Desc,
     seconds: Desc,
 }
+
+/// By filter and phase.
+type Pairs = HashMap<(Arc<str>, Phase), Arc<Pair>>;
 
 /// One filter in one phase. On lines of its own in the processor's cache: threads that count for another pair do not
 /// wait for it.
@@ -134,12 +137,12 @@ impl Collector for FilterMeter {
 
 fn metric<'a>(labels: impl Iterator<Item = &'a (&'a str, &'a str)>, value: f64) -> Metric {
     let labels = labels.map(|(name, value)| {
-        let mut label = LabelPair::new();
+        let mut label = LabelPair::default();
         label.set_name((*name).to_owned());
         label.set_value((*value).to_owned());
         label
     });
-    let mut counter = Counter::new();
+    let mut counter = Counter::default();
     counter.set_value(value);
     let mut metric = Metric::from_label(labels.collect());
     metric.set_counter(counter);
@@ -147,7 +150,7 @@ fn metric<'a>(labels: impl Iterator<Item = &'a (&'a str, &'a str)>, value: f64) 
 }
 
 fn family(desc: &Desc, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::new();
+    let mut family = MetricFamily::default();
     family.set_name(desc.fq_name.clone());
     family.set_help(desc.help.clone());
     family.set_field_type(MetricType::COUNTER);
