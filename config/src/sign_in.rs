@@ -26,7 +26,7 @@ impl Challenge {
         let challenge = Self {
             enabled: table.or("enabled", true),
             lifetime: table.duration("lifetime", MINUTE * 60, MINUTE..=DAY),
-            bits: table.count("bits", 14, 4..=24),
+            bits: table.count("bits", 13, 4..=24),
         };
         table.finish();
         challenge
