@@ -167,7 +167,7 @@ fn everything_that_can_be_written_is_read() {
     let problem = vet.section.problem(Some("use"), "wrong").to_string();
     assert_eq!(
         problem,
-        "everything.toml:39:11: policy.edge.filters.2.use: wrong"
+        "everything.toml:40:11: policy.edge.filters.2.use: wrong"
     );
     let allow: std::collections::BTreeMap<String, Vec<String>> =
         edge.filters[0].section.deserialize().unwrap();
@@ -188,7 +188,7 @@ fn everything_that_can_be_written_is_read() {
     );
     assert_eq!(scope.policies, ["shop"]);
     assert_eq!(scope.off[0].to_string(), "shop/token");
-    assert_eq!(scope.place.to_string(), "everything.toml:48:3");
+    assert_eq!(scope.place.to_string(), "everything.toml:49:3");
     assert_eq!(project.upgrades, [UpgradeKind::Websocket]);
     let shop = config.projects.get("shop").unwrap();
     assert_eq!(shop.public_access, PublicAccess::Forbidden);
@@ -201,9 +201,9 @@ fn problems_found_later_stand_at_their_value() {
     let config = parse(&folder("valid").join("everything.toml")).unwrap();
     for (key, expected) in [
         ("certificates.files.cert", "everything.toml:25:8"),
-        ("policy.edge.filters.1.allow", "everything.toml:38:28"),
-        ("policy.edge.filters.1.dry-run", "everything.toml:38:63"),
-        ("policy.edge.filters.1.absent", "everything.toml:38:3"),
+        ("policy.edge.filters.1.allow", "everything.toml:39:28"),
+        ("policy.edge.filters.1.dry-run", "everything.toml:39:63"),
+        ("policy.edge.filters.1.absent", "everything.toml:39:3"),
         ("listen.https", "environment variable ADIT_LISTEN__HTTPS"),
         ("nowhere", "everything.toml:1:1"),
     ] {
