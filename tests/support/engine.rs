@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use adit_agent::{Client, Tunnel, TunnelOptions};
 use adit_config::{Config, Secret};
 use adit_plugins::identity::token::{Authority, Claims};
+use adit_proxy::admin;
 use adit_proxy::engine::{Engine, Options};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
@@ -38,6 +39,11 @@ impl TestEngine {
 
     /// The same, in a folder that holds what `more` names.
     pub async fn start_in(folder: tempfile::TempDir, more: &str) -> Self {
+        Self::start_with(folder, more, Options::default()).await
+    }
+
+    /// The same, with kinds of filter of the test's own.
+    pub async fn start_with(folder: tempfile::TempDir, more: &str, options: Options) -> Self {
         certificates(folder.path(), ENGINE_HOST);
         fs::write(
             folder.path().join("engine.toml"),
@@ -48,7 +54,7 @@ impl TestEngine {
         let load = move || Config::load(&path, std::iter::empty());
         let options = Options {
             loader: Some(Box::new(load.clone())),
-            ..Options::default()
+            ..options
         };
         let config = load().unwrap_or_else(|problems| panic!("{problems:#?}"));
         let engine = Engine::start(config, options).await.unwrap();
@@ -59,6 +65,12 @@ impl TestEngine {
     pub fn rewrite(&self, more: &str) {
         let folder = self.folder.path();
         fs::write(folder.join("engine.toml"), config(folder, more)).unwrap();
+    }
+
+    /// Asks over the operator's socket.
+    pub async fn admin(&self, request: &admin::Request) -> admin::Reply {
+        let socket = self.folder.path().join("state/admin.sock");
+        admin::ask(&socket, request).await.unwrap()
     }
 
     pub fn port(&self) -> u16 {
@@ -194,10 +206,11 @@ pub fn provider() -> Arc<CryptoProvider> {
 fn config(folder: &Path, more: &str) -> String {
     let file = |name: &str| folder.join(name).display().to_string();
     format!(
-        "[engine]\nhost = \"{ENGINE_HOST}\"\n\
+        "[engine]\nhost = \"{ENGINE_HOST}\"\nstate-dir = {:?}\n\
          [listen]\nhttps = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n\
          [certificates]\nfiles = {{ cert = {:?}, key = {:?} }}\n\
          [auth]\njwt-secret = {{ file = {:?} }}\n{more}",
+        file("state"),
         file("cert.pem"),
         file("key.pem"),
         file("jwt.secret"),

@@ -317,7 +317,7 @@ fn an_engine_killed_while_it_switches_comes_back_as_it_said_or_as_it_was_asked()
 const TRIED: &str = "[policy.edge]
 filters = [
   { use = \"trusted-ips\", deny = [\"192.0.2.0/24\"] },
-  { use = \"trusted-ips\", name = \"later\", deny = [\"198.51.100.0/24\"], dry-run = true },
+  { use = \"trusted-ips\", name = \"later\", deny = [\"198.51.100.0/24\", \"127.0.0.1\"], dry-run = true },
   { use = \"token\", when = { path = \"/admin/*\" }, optional = true },
 ]
 [policy.inner]
@@ -330,7 +330,7 @@ tunnels = [{ match = { label = { tier = \"inner\" } }, policies = [\"inner\"] }]
 #[test]
 fn a_request_is_tried_before_anybody_makes_it() {
     let server = server(TRIED);
-    let _engine = server.start();
+    let mut engine = server.start();
     let (_laptop, _agent, url) = published(&server);
     let host = url.strip_prefix("https://").unwrap();
     let token = output(&mut server.command(&["engine", "token"]));
@@ -466,6 +466,13 @@ fn a_request_is_tried_before_anybody_makes_it() {
         }
         assert!(!told.contains(token.trim()), "{told}");
     }
+    // None of these was made: the first that is leaves the first word in the log.
+    assert_eq!(fetch(&url, &server.path("ca.pem")).unwrap().0, 200);
+    let logged = engine.wait_for("dry-run: would be refused");
+    assert!(
+        logged.contains("edge/later") && logged.contains("total=1"),
+        "{logged}"
+    );
     // Before a filter is switched on or off, and after.
     output(&mut policy(&server, &["off", "default", "edge/token"]));
     let told = output(&mut policy(

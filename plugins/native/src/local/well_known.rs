@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use adit_config::{Problem, Section};
 use adit_filters::{
-    Env, Factory, FilterError, Hooks, Identity, OnRequest, PathPattern, Reason, Reply, RequestCx,
-    Stage, TunnelInfo, Verdict,
+    Env, Factory, FilterError, Hooks, Identity, OnRequest, PathPattern, Reason, Rehearsal, Reply,
+    RequestCx, Stage, TunnelInfo, Verdict,
 };
 use bytes::Bytes;
 use http::header::{
@@ -298,6 +298,10 @@ impl OnRequest for WellKnown {
     async fn on_request(&self, cx: &mut RequestCx<'_>) -> Result<Verdict, FilterError> {
         if !self.reserved.matches(cx.head.uri.path()) {
             return Ok(Verdict::Continue);
+        }
+        if cx.exchange.fact::<Rehearsal>().is_some() {
+            // An answer may spend a code or end a session.
+            return Ok(Verdict::Respond(Box::new(empty(StatusCode::OK))));
         }
         Ok(self.answer(cx))
     }
