@@ -18,7 +18,8 @@ use crate::verdict::{Admission, FilterError, Passage, Revision, Verdict};
 
 /// Decides whether a connection may reach a tunnel. May wait.
 pub trait OnConnect: Send + Sync + 'static {
-    /// Called once per (connection, tunnel).
+    /// Called once per (connection, tunnel); also in a trial of which nothing comes, see
+    /// [`Rehearsal`](crate::Rehearsal).
     ///
     /// # Errors
     /// When the filter could not decide; the connection is then refused, unless the filter is an observer.
@@ -30,7 +31,8 @@ pub trait OnConnect: Send + Sync + 'static {
 
 /// Decides about a request. May wait.
 pub trait OnRequest: Send + Sync + 'static {
-    /// Called once per request, in the order of the chain.
+    /// Called once per request, in the order of the chain; also in a trial of which nothing comes, see
+    /// [`Rehearsal`](crate::Rehearsal).
     ///
     /// # Errors
     /// When the filter could not decide; the request is then refused, unless the filter is an observer.

@@ -204,7 +204,7 @@ impl Written {
 }
 
 fn shown(report: &TrialReport) -> String {
-    let mut text = format!("{} were asked\n\n", report.asked);
+    let mut text = format!("asked: {}\n\n", report.asked);
     let rows: Vec<Vec<String>> = (1..)
         .zip(&report.lines)
         .map(|(number, line): (usize, &TrialLine)| {
