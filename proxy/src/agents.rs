@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use adit_filters::{Chain, TunnelInfo};
+use adit_filters::{Chain, ClientCertificate, TunnelInfo};
 use adit_protocol::handshake::Opening;
 use adit_protocol::message::Message;
 use adit_protocol::{ErrorCode, ProtocolError};
@@ -38,7 +38,7 @@ use crate::properties::Effective;
 use crate::route::{Routes, Tunnel};
 use crate::usage::Usages;
 
-pub use authority::{Anyone, Authority, Principal, TokenAuthority};
+pub use authority::{Anyone, Authority, Principal, Shown, TokenAuthority};
 pub use listing::{ClientRecord, TunnelRecord};
 pub use session::{AgentDial, BoxLeg, Leg, Session};
 pub use settings::Settings;
@@ -59,6 +59,8 @@ pub struct ConnInfo {
     pub peer: SocketAddr,
     /// The name the client asked for in its handshake, lower case; chooses the project.
     pub server_name: Option<String>,
+    /// The certificate it presented in its handshake, if any.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// What all agent connections share.
@@ -240,10 +242,14 @@ impl Agents {
         token: Option<&adit_protocol::Secret>,
     ) -> Result<(Arc<dyn Principal>, String), ProtocolError> {
         let project = self.settings.load().project_of(info.server_name.as_deref());
+        let shown = Shown {
+            token,
+            certificate: info.certificate.as_deref(),
+        };
         let principal = self
             .authority
             .load()
-            .verify(token, &project, SystemTime::now())?;
+            .verify(shown, &project, SystemTime::now())?;
         Ok((principal, project))
     }
 }

@@ -28,6 +28,7 @@ pub struct Tls {
     certificate: Arc<Certificate>,
     agents: Arc<ServerConfig>,
     visitors: Arc<ServerConfig>,
+    certificates: Arc<ServerConfig>,
 }
 
 impl Tls {
@@ -38,18 +39,21 @@ impl Tls {
     pub fn new(files: &CertificateFiles) -> Result<Self, CertificateError> {
         let provider = adit_transport::tls::provider();
         let certificate = Arc::new(Certificate::read(files, &provider)?);
+        let config = |demand: &Handshake, alpn: &[&[u8]]| {
+            demand::config(&provider, &certificate, demand, alpn).map(Arc::new)
+        };
         let nothing = Handshake::new();
-        let config =
-            |alpn: &[&[u8]]| demand::config(&provider, &certificate, &nothing, alpn).map(Arc::new);
+        let asking = Handshake::new().requesting_certificate();
         Ok(Self {
-            agents: config(&[adit_protocol::ALPN])?,
-            visitors: config(&VISITORS)?,
+            agents: config(&asking, &[adit_protocol::ALPN])?,
+            visitors: config(&nothing, &VISITORS)?,
+            certificates: config(&asking, &VISITORS)?,
             certificate,
             provider,
         })
     }
 
-    /// For agents: ALPN `rstrm/1` alone.
+    /// For agents: ALPN `rstrm/1` alone, and a certificate if they have one.
     pub fn agents(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.agents)
     }
@@ -57,6 +61,11 @@ impl Tls {
     /// For visitors and users of the API: `h2` and `http/1.1`.
     pub fn visitors(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.visitors)
+    }
+
+    /// For users of the API who may have a certificate: `h2` and `http/1.1`.
+    pub fn certificates(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.certificates)
     }
 
     /// For visitors of whom this is demanded. Their tickets are good for nobody else.

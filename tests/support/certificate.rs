@@ -1,5 +1,7 @@
 //! Client certificates and the credentials they are of.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adit_plugins::identity::credentials::sha256;
@@ -12,6 +14,7 @@ use crate::engine::{TestEngine, provider};
 /// A certificate and its key.
 pub struct ClientCertificate {
     pub der: CertificateDer<'static>,
+    pub pem: String,
     pub key: KeyPair,
 }
 
@@ -24,8 +27,12 @@ impl ClientCertificate {
         let mut params = CertificateParams::new(["client".to_owned()]).unwrap();
         change(&mut params);
         let key = KeyPair::generate().unwrap();
-        let der = params.self_signed(&key).unwrap().der().clone();
-        Self { der, key }
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            der: certificate.der().clone(),
+            pem: certificate.pem(),
+            key,
+        }
     }
 
     /// Its table in the credentials file, followed by more of it.
@@ -35,6 +42,14 @@ impl ClientCertificate {
             .map(|octet| format!("{octet:02x}"))
             .collect();
         format!("[[credential]]\nid = \"{id}\"\ncertificate-sha256 = [\"{sha256}\"]\n{more}\n")
+    }
+
+    /// Writes it and its key to files.
+    pub fn write(&self, folder: &Path) -> (PathBuf, PathBuf) {
+        let (certificate, key) = (folder.join("client.pem"), folder.join("client.key"));
+        fs::write(&certificate, &self.pem).unwrap();
+        fs::write(&key, self.key.serialize_pem()).unwrap();
+        (certificate, key)
     }
 
     /// How a visitor shakes hands with it.

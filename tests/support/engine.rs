@@ -228,7 +228,13 @@ pub fn certificates(folder: &Path, host: &str) {
     )
     .unwrap();
     let issuer = rcgen::Issuer::new(ca, ca_key);
-    let names = vec![host.to_owned(), format!("*.{host}"), format!("*.t.{host}")];
+    let names = [
+        host,
+        &format!("*.{host}"),
+        &format!("*.t.{host}"),
+        "*.mtls.localhost",
+    ];
+    let names: Vec<String> = names.map(str::to_owned).to_vec();
     let key = rcgen::KeyPair::generate().unwrap();
     let leaf = rcgen::CertificateParams::new(names).unwrap();
     let leaf = leaf.signed_by(&key, &issuer).unwrap();

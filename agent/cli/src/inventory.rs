@@ -1,6 +1,7 @@
 //! `adit tunnel list` and `adit client list`: what the engine has.
 
 mod api;
+mod discovery;
 mod filter;
 
 use std::io::Write;

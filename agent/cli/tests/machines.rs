@@ -9,7 +9,7 @@ use std::fs;
 use std::time::Duration;
 
 use support::machines::{Laptop, Server, online};
-use support::{fetch, fetch_until, output, service};
+use support::{Running, adit, fetch, fetch_until, output, service};
 
 #[test]
 fn a_laptop_publishes_through_a_server_with_what_init_left() {
@@ -85,4 +85,44 @@ fn an_agent_that_was_killed_gives_its_name_free() {
         began.elapsed()
     );
     assert_eq!(fetch(&url, &server.path("ca.pem")).unwrap().0, 200);
+}
+
+#[test]
+fn a_laptop_is_known_by_its_client_certificate_and_needs_no_token() {
+    let server = Server::new();
+    let laptop = Laptop::new(&server);
+    let place = laptop.folder.path();
+    fs::remove_file(place.join("token")).unwrap();
+    let pair = rcgen::generate_simple_self_signed(["laptop".to_owned()]).unwrap();
+    fs::write(place.join("laptop.pem"), pair.cert.pem()).unwrap();
+    fs::write(place.join("laptop.key"), pair.signing_key.serialize_pem()).unwrap();
+    let certificate = place.join("laptop.pem").display().to_string();
+    let credential = output(adit(place).args(["engine", "credential", &certificate]));
+    let table = format!("[[credential]]\nid = \"laptop\"\n{credential}");
+    fs::write(server.path("credentials.toml"), table).unwrap();
+    let mut engine = server.command(&["engine"]);
+    engine
+        .env("ADIT_AUTH__CREDENTIALS", server.path("credentials.toml"))
+        .env("ADIT_AUTH__CERTIFICATE_HOST", "mtls.localhost");
+    let _engine = Running::start(&mut engine);
+    let ready = format!("https://edge.localhost:{}/api/health/ready", server.port);
+    fetch_until(&ready, &server.path("ca.pem"), 200);
+
+    let by_certificate = |arguments: &[&str]| {
+        let mut command = adit(place);
+        command
+            .args(arguments)
+            .args(["--engine", &laptop.engine, "--ca-file", "ca.pem"])
+            .args(["--cert-file", "laptop.pem", "--key-file", "laptop.key"])
+            .args(["-o", "json"]);
+        command
+    };
+    let port = service("from the laptop").to_string();
+    let mut agent = Running::start(&mut by_certificate(&["forward", &port, "--name", "mine"]));
+    let url = agent.wait("online status", online);
+    let (status, answer) = fetch(&url, &server.path("ca.pem")).unwrap();
+    assert_eq!(status, 200, "{answer}");
+    // The list is asked for where the engine says that it takes certificates.
+    let listed = output(&mut by_certificate(&["tunnel", "list"]));
+    assert!(listed.contains("\"mine\""), "{listed}");
 }

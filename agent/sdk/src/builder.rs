@@ -7,6 +7,7 @@ use adit_protocol::liveness::Interval;
 use adit_protocol::message::ClientDetails;
 use adit_protocol::{Secret, Version};
 use adit_transport::EngineAddress;
+use adit_transport::identity::Identity;
 use adit_transport::tls::{CONNECT_TIMEOUT, Connector, ConnectorOptions};
 use adit_transport::trust::Trust;
 
@@ -18,6 +19,7 @@ use crate::{Client, Dialer, Error, Retry};
 pub struct ClientBuilder {
     engine: Option<String>,
     token: Option<Secret>,
+    identity: Option<Identity>,
     trust: Trust,
     server_name: Option<String>,
     connect_timeout: Duration,
@@ -33,6 +35,7 @@ impl Default for ClientBuilder {
         Self {
             engine: None,
             token: None,
+            identity: None,
             trust: Trust::system(),
             server_name: None,
             connect_timeout: CONNECT_TIMEOUT,
@@ -55,6 +58,19 @@ impl ClientBuilder {
     /// The token that lets this client in.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Secret::new(token));
+        self
+    }
+
+    /// The client certificate that lets this client in, and its key, in PEM files. It takes the place of a token.
+    pub fn certificate_files(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.identity = Some(Identity {
+            certificate: certificate.into(),
+            key: key.into(),
+        });
         self
     }
 
@@ -120,11 +136,15 @@ impl ClientBuilder {
     ///
     /// What is missing or wrong.
     pub fn dialer(self) -> Result<Dialer, Error> {
+        if self.token.is_some() && self.identity.is_some() {
+            return Err(Error::TwoCredentials);
+        }
         let engine: EngineAddress = self.engine.as_deref().ok_or(Error::NoEngine)?.parse()?;
         let connector = Connector::new(&ConnectorOptions {
             trust: self.trust,
             server_name: self.server_name,
             timeout: self.connect_timeout,
+            identity: self.identity,
         })?;
         let details = ClientDetails {
             agent: Some(self.agent),

@@ -53,6 +53,9 @@ pub enum Error {
     /// The settings cannot be used.
     #[error("{0}")]
     Setup(Arc<SetupError>),
+    /// The engine takes one credential.
+    #[error("a token and a client certificate are given, leave one out")]
+    TwoCredentials,
     /// The engine does not read what it is sent.
     #[error("the engine takes no more messages")]
     Stuck,
@@ -66,7 +69,11 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Address(_) | Self::Closed | Self::NoEngine | Self::Setup(_) => false,
+            Self::Address(_)
+            | Self::Closed
+            | Self::NoEngine
+            | Self::Setup(_)
+            | Self::TwoCredentials => false,
             Self::Engine(error) | Self::Handshake(HandshakeError::Refused(error)) => {
                 error.code.is_retryable()
             }

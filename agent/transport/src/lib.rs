@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`address`] | [`EngineAddress`], `host[:port]` as people write it |
 //! | [`dial`] | a TCP connection to a name, with keep-alive and without Nagle's delay |
+//! | [`identity`] | the certificate an agent shows |
 //! | [`trust`] | which certificates an agent believes |
 //! | [`tls`] | the TLS carrier: [`tls::Connector`] dials, [`tls::accept`] answers |
 //! | [`guard`] | [`Guarded`], a stream whose unfinished end reaches the peer as an error |
@@ -13,6 +14,7 @@
 pub mod address;
 pub mod dial;
 pub mod guard;
+pub mod identity;
 pub mod messages;
 pub mod relay;
 pub mod tls;

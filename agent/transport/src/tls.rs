@@ -4,8 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::sign::SingleCertAndKey;
 use rustls::{AlertDescription, CertificateError, ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::address::AddressError;
+use crate::identity::{Identity, IdentityError};
 use crate::trust::{Trust, TrustError};
 use crate::{Abort, EngineAddress, Guarded, dial};
 
@@ -38,6 +40,8 @@ pub struct ConnectorOptions {
     pub server_name: Option<String>,
     /// Limit for name lookup, TCP connect and TLS handshake together.
     pub timeout: Duration,
+    /// The certificate shown to the engine dialled, and to no other that it names.
+    pub identity: Option<Identity>,
 }
 
 impl Default for ConnectorOptions {
@@ -46,6 +50,7 @@ impl Default for ConnectorOptions {
             trust: Trust::system(),
             server_name: None,
             timeout: CONNECT_TIMEOUT,
+            identity: None,
         }
     }
 }
@@ -54,6 +59,8 @@ impl Default for ConnectorOptions {
 #[derive(Clone, Debug)]
 pub struct Connector {
     agent: Arc<ClientConfig>,
+    /// The same, which shows no certificate.
+    elsewhere: Arc<ClientConfig>,
     http: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
     timeout: Duration,
@@ -71,13 +78,24 @@ impl Connector {
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|_| SetupError::Trust(TrustError::Nothing))?;
-        let mut agent = ClientConfig::builder_with_provider(provider)
+        let mut agent = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_webpki_verifier(verifier)
             .with_no_client_auth();
         let mut http = agent.clone();
         agent.alpn_protocols = vec![adit_protocol::ALPN.to_vec()];
         http.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+        let elsewhere = agent.clone();
+        if let Some(identity) = &options.identity {
+            let key = Arc::new(identity.load(&provider)?);
+            let shown: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(key));
+            // Sessions of those who saw the certificate are resumed with them alone.
+            agent.resumption = Resumption::default();
+            http.resumption = Resumption::default();
+            agent.client_auth_cert_resolver = Arc::clone(&shown);
+            // The engine's ordinary host never asks for it; the one for certificates does.
+            http.client_auth_cert_resolver = shown;
+        }
         let server_name = match &options.server_name {
             None => None,
             Some(name) => Some(
@@ -86,6 +104,7 @@ impl Connector {
         };
         Ok(Self {
             agent: Arc::new(agent),
+            elsewhere: Arc::new(elsewhere),
             http: Arc::new(http),
             server_name,
             timeout: options.timeout,
@@ -103,7 +122,7 @@ impl Connector {
     }
 
     /// Opens a connection to an engine that another one named: the server name the user chose
-    /// belongs to the first and is not used.
+    /// belongs to the first and is not used, nor is the client certificate.
     ///
     /// # Errors
     ///
@@ -112,7 +131,7 @@ impl Connector {
         &self,
         engine: &EngineAddress,
     ) -> Result<ClientStream, ConnectError> {
-        self.open(&self.agent, adit_protocol::ALPN, engine, false)
+        self.open(&self.elsewhere, adit_protocol::ALPN, engine, false)
             .await
     }
 
@@ -194,6 +213,9 @@ pub fn provider() -> Arc<CryptoProvider> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
+    /// The client certificate cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The server name is none.
     #[error(transparent)]
     ServerName(#[from] AddressError),

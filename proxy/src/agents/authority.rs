@@ -3,22 +3,33 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use adit_filters::ClientCertificate;
 use adit_plugins::identity::token;
+use adit_plugins::tls::holder;
 use adit_protocol::{ErrorCode, ProtocolError, Secret};
 use serde_json::{Map, Value};
 
 use super::listing::TunnelRecord;
 
+/// What somebody shows of themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shown<'a> {
+    /// A token in the request.
+    pub token: Option<&'a Secret>,
+    /// A certificate in the handshake.
+    pub certificate: Option<&'a ClientCertificate>,
+}
+
 /// Tells who is behind a credential.
 pub trait Authority: Send + Sync {
-    /// The bearer of `token`, or of none, who wants into `project`.
+    /// Who shows this and wants into `project`.
     ///
     /// # Errors
     ///
     /// Class 1000 for anybody who may not.
     fn verify(
         &self,
-        token: Option<&Secret>,
+        shown: Shown<'_>,
         project: &str,
         now: SystemTime,
     ) -> Result<Arc<dyn Principal>, ProtocolError>;
@@ -55,7 +66,7 @@ pub struct Anyone;
 impl Authority for Anyone {
     fn verify(
         &self,
-        _token: Option<&Secret>,
+        _shown: Shown<'_>,
         _project: &str,
         _now: SystemTime,
     ) -> Result<Arc<dyn Principal>, ProtocolError> {
@@ -77,7 +88,8 @@ impl Principal for Anyone {
     }
 }
 
-/// Lets the bearers of the engine's tokens in, within the permissions and the boundary of each.
+/// Lets the bearers of the engine's tokens and of known certificates in, within the permissions and the
+/// boundary of each.
 pub struct TokenAuthority(Arc<token::Authority>);
 
 impl TokenAuthority {
@@ -91,20 +103,31 @@ impl TokenAuthority {
 impl Authority for TokenAuthority {
     fn verify(
         &self,
-        token: Option<&Secret>,
+        shown: Shown<'_>,
         project: &str,
         now: SystemTime,
     ) -> Result<Arc<dyn Principal>, ProtocolError> {
-        let Some(token) = token.filter(|token| !token.is_blank()) else {
-            return Err(unauthorized("a token is required"));
+        let token = shown.token.filter(|token| !token.is_blank());
+        let principal = match (token, shown.certificate) {
+            (Some(_), Some(_)) => {
+                let text =
+                    "a token and a client certificate cannot be used together, leave one out";
+                return Err(unauthorized(text));
+            }
+            (None, None) => {
+                return Err(unauthorized("a token or a client certificate is required"));
+            }
+            (Some(token), None) => self
+                .0
+                .verify(token.expose(), now)
+                .map_err(|error| unauthorized(error.to_string()))?,
+            (None, Some(certificate)) => holder(&self.0, certificate, now)
+                .map_err(|error| unauthorized(error.to_string()))?,
         };
-        let principal = self
-            .0
-            .verify(token.expose(), now)
-            .map_err(|error| unauthorized(error.to_string()))?;
         if !principal.reaches(place(project)) {
+            let what = token.map_or("certificate", |_| "token");
             return Err(unauthorized(format!(
-                "the token is not for project `{project}`"
+                "the {what} is not for project `{project}`"
             )));
         }
         Ok(Arc::new(Bearer {
@@ -115,7 +138,7 @@ impl Authority for TokenAuthority {
     }
 }
 
-/// The bearer of a token. Its rights are those it has when it uses them, not those it came with.
+/// The bearer of a token or certificate. Its rights are those it has when it uses them, not those it came with.
 struct Bearer {
     authority: Arc<token::Authority>,
     principal: Arc<token::Principal>,

@@ -28,7 +28,7 @@ use adit_protocol::{ErrorCode, ProtocolError, Secret};
 use adit_transport::messages::{self, MessageReader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 
-use super::{Agents, Authority, ConnInfo, Principal, Settings, TunnelRecord, serve};
+use super::{Agents, Authority, ConnInfo, Principal, Settings, Shown, TunnelRecord, serve};
 use crate::names::Names;
 use crate::route::Routes;
 use crate::usage::Usages;
@@ -49,11 +49,11 @@ struct Guest {
 impl Authority for Doorman {
     fn verify(
         &self,
-        token: Option<&Secret>,
+        shown: Shown<'_>,
         _project: &str,
         _now: SystemTime,
     ) -> Result<Arc<dyn Principal>, ProtocolError> {
-        match token.map(Secret::expose) {
+        match shown.token.map(Secret::expose) {
             Some(TOKEN) => Ok(Arc::new(Guest { all: true })),
             Some(CONFINED) => Ok(Arc::new(Guest { all: false })),
             _ => Err(ProtocolError::new(ErrorCode::UNAUTHORIZED, "bad token")),
@@ -131,6 +131,7 @@ impl Engine {
     fn connect_with(&self, server_name: Option<&str>, bytes: usize) -> Link {
         let (ours, theirs) = tokio::io::duplex(bytes);
         let info = ConnInfo {
+            certificate: None,
             peer: ([192, 0, 2, 10], 4711).into(),
             server_name: server_name.map(str::to_owned),
         };

@@ -2,11 +2,12 @@
 
 use adit_plugins::identity::token::{Permission, Place};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use super::access::Caller;
 use super::{Refusal, Shared, respond};
 
 /// What is asked for.
@@ -31,10 +32,10 @@ struct Destination {
 /// Makes a challenge, for whoever may connect to the tunnel.
 pub(super) async fn create(
     State(api): Shared,
-    headers: HeaderMap,
+    caller: Caller,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let principal = api.principal(&headers)?;
+    let principal = api.principal(&caller)?;
     let wanted: Wanted =
         serde_json::from_slice(&body).map_err(|error| Refusal::Params(error.to_string()))?;
     let services = api.services.load();

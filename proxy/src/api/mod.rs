@@ -4,6 +4,7 @@
 
 mod access;
 mod challenges;
+mod discovery;
 mod inventory;
 mod pages;
 mod params;
@@ -19,13 +20,16 @@ use adit_plugins::identity::token::Principal;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 
+use access::Caller;
 pub use inventory::{Inventory, Item};
 use params::Params;
 use respond::Refusal;
+
+use crate::listen::OwnNames;
 
 /// What the API describes itself with.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -34,6 +38,7 @@ const OPENAPI: &str = include_str!("openapi.json");
 pub struct Api {
     services: Arc<ArcSwap<Services>>,
     inventory: Arc<dyn Inventory>,
+    names: ArcSwap<Names>,
     ready: AtomicBool,
     now: fn() -> SystemTime,
 }
@@ -48,6 +53,7 @@ impl Api {
         Arc::new(Self {
             services,
             inventory,
+            names: ArcSwap::default(),
             ready: AtomicBool::new(false),
             now,
         })
@@ -56,6 +62,11 @@ impl Api {
     /// Says whether the engine takes visitors: not before it listens, nor while it drains.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Says which names are the engine's, and at which port the public reaches them.
+    pub fn set_names(&self, own: OwnNames, port: u16) {
+        self.names.store(Arc::new(Names { own, port }));
     }
 
     /// The routes, to be called as a service.
@@ -80,13 +91,24 @@ impl Api {
             .route("/rstream/logout", any(login))
             .route(challenge::PAGE_PATH, any(work))
             .with_state(Arc::clone(self));
-        routes.merge(pages)
+        let discovery = Router::new()
+            .route("/.well-known/rstream/engine", get(discovery::engine))
+            .with_state(Arc::clone(self));
+        let guard = axum::middleware::from_fn_with_state(Arc::clone(self), discovery::guard);
+        routes.merge(pages).merge(discovery).layer(guard)
     }
 
-    fn principal(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
+    fn principal(&self, caller: &Caller) -> Result<Arc<Principal>, Refusal> {
         let services = self.services.load();
-        access::principal(&services.authority, headers, (self.now)())
+        access::principal(&services.authority, caller, (self.now)())
     }
+}
+
+/// The engine's own names.
+#[derive(Debug, Default)]
+struct Names {
+    own: OwnNames,
+    port: u16,
 }
 
 type Shared = State<Arc<Api>>;
@@ -96,8 +118,8 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, kind)], OPENAPI).into_response()
 }
 
-async fn auth(State(api): Shared, headers: HeaderMap) -> Result<StatusCode, Refusal> {
-    api.principal(&headers)?;
+async fn auth(State(api): Shared, caller: Caller) -> Result<StatusCode, Refusal> {
+    api.principal(&caller)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -116,9 +138,9 @@ async fn ready(State(api): Shared) -> Response {
 async fn clients(
     State(api): Shared,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, Refusal> {
-    let principal = access::reader(api.principal(&headers)?)?;
+    let principal = access::reader(api.principal(&caller)?)?;
     let params = Params::parse(query.as_deref(), params::CLIENT_FILTER)?;
     let clients = inventory::clients(&*api.inventory, &principal);
     Ok(respond::json(StatusCode::OK, &params.select(clients)))
@@ -127,9 +149,9 @@ async fn clients(
 async fn tunnels(
     State(api): Shared,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, Refusal> {
-    let principal = access::reader(api.principal(&headers)?)?;
+    let principal = access::reader(api.principal(&caller)?)?;
     let params = Params::parse(query.as_deref(), params::TUNNEL_FILTER)?;
     let tunnels = inventory::tunnels(&*api.inventory, &principal);
     Ok(respond::json(StatusCode::OK, &params.select(tunnels)))
@@ -138,9 +160,9 @@ async fn tunnels(
 async fn tunnel(
     State(api): Shared,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, Refusal> {
-    let principal = access::reader(api.principal(&headers)?)?;
+    let principal = access::reader(api.principal(&caller)?)?;
     let tunnel = inventory::tunnel(&*api.inventory, &principal, &id).ok_or(Refusal::NotFound)?;
     Ok(respond::json(StatusCode::OK, &tunnel))
 }

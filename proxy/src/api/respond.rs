@@ -8,7 +8,11 @@ use serde::Serialize;
 /// Why a request is not served (engine-api §2, status codes).
 #[derive(Debug)]
 pub(super) enum Refusal {
+    /// A token beside a certificate.
+    Ambiguous,
     Forbidden(Permission),
+    /// The connection was not made for this name (RFC 9110 §15.5.20).
+    Misdirected,
     NotFound,
     /// The token's boundary never grants what was asked for.
     OutOfBounds,
@@ -22,6 +26,14 @@ impl IntoResponse for Refusal {
             Self::Forbidden(permission) => text(
                 StatusCode::FORBIDDEN,
                 format!("the token lacks the permission {}", permission.as_str()),
+            ),
+            Self::Ambiguous => text(
+                StatusCode::BAD_REQUEST,
+                "a token and a client certificate cannot be used together".to_owned(),
+            ),
+            Self::Misdirected => text(
+                StatusCode::MISDIRECTED_REQUEST,
+                "Misdirected Request: this name needs a connection of its own".to_owned(),
             ),
             Self::NotFound => text(StatusCode::NOT_FOUND, "not found".to_owned()),
             Self::OutOfBounds => text(

@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use adit_config::Secret;
 use adit_plugins::identity::token::{Authority, Claims, Resources};
 use axum::body::Body;
-use axum::http::{Method, Request};
+use axum::http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;

@@ -60,6 +60,7 @@ pub(crate) async fn drive(
         Target::Engine => {
             let mut head = head;
             head.extensions.insert(Visitor(client));
+            head.extensions.insert(Arc::clone(&visit.info));
             return api(visit, head, body, unread).await;
         }
     };

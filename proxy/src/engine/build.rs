@@ -70,6 +70,7 @@ impl Built {
                 .ok(),
         };
         let load = world.load();
+        problems.extend(OwnNames::check(config).err());
         let trust = trust(config).map_err(|found| problems.extend(found)).ok();
         let desk = login::desk(config, world, kept.desk.as_deref())
             .map_err(|found| problems.extend(found));
@@ -89,12 +90,14 @@ impl Built {
                 .ok()
         });
         match (tls, services, trust, policies) {
-            (Some(tls), Some(services), Some(trust), Some(policies)) => Ok(Self {
-                tls,
-                services,
-                trust,
-                policies,
-            }),
+            (Some(tls), Some(services), Some(trust), Some(policies)) if problems.is_empty() => {
+                Ok(Self {
+                    tls,
+                    services,
+                    trust,
+                    policies,
+                })
+            }
             _ => {
                 problems.sort_by(|one, other| one.place().cmp(other.place()));
                 Err(problems)

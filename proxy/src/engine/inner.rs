@@ -93,6 +93,7 @@ impl Inner {
         login::at_port(&built.services, port);
         let services = Arc::new(ArcSwap::from_pointee(built.services.clone()));
         let api = Api::new(Arc::clone(&services), inventory, SystemTime::now);
+        api.set_names(names.clone(), port);
         let fronts = Arc::new(FrontProxies::new(config.front.clone()));
         let edge = Edge::new(edge::Parts {
             directory: Arc::new(Directory(Arc::clone(&routes))),
@@ -177,6 +178,7 @@ impl Inner {
         let port = build::public_port(&config, self.addresses.https.port());
         let names = OwnNames::new(&config);
         self.routes.set_engine_hosts(names.all().map(str::to_owned));
+        self.api.set_names(names.clone(), port);
         let settings = build::listen_settings(&config, names, &built);
         self.dispatch.settings.store(Arc::new(settings));
         self.fronts.set(config.front.clone());

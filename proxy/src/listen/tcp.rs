@@ -246,6 +246,7 @@ impl Dispatch {
                     let info = ConnInfo {
                         peer,
                         server_name: info.hello.and_then(|hello| hello.server_name),
+                        certificate: tls::presented(io.get_ref().1),
                     };
                     Some(Ready::Agent(Box::new(Guarded::new(io)), info))
                 }
@@ -314,8 +315,11 @@ impl Dispatch {
                 .is_ok_and(|own| settings.tls.covers(&own.ip().to_canonical().to_string())),
         };
         match (own, for_agents, hello.server_name.as_deref()) {
+            (true, true, Some(name)) if settings.names.takes_certificates(name) => {
+                Route::Alert(Alert::NoApplicationProtocol)
+            }
             (true, true, _) => Route::Agents,
-            (true, false, _) => Route::Visitors(Reception::of_engine(settings)),
+            (true, false, name) => Route::Visitors(Reception::of_engine(settings, name)),
             (false, _, None) => Route::Alert(Alert::UnrecognizedName),
             (false, _, Some(name)) => match self.edge.directory.find(name) {
                 Found::Site(site) => match Reception::of_site(settings, site, hello) {
@@ -326,7 +330,9 @@ impl Dispatch {
                     }
                 },
                 // An answer in HTTP says more than an alert: 404, 421 or 503.
-                _ if settings.tls.covers(name) => Route::Visitors(Reception::of_engine(settings)),
+                _ if settings.tls.covers(name) => {
+                    Route::Visitors(Reception::of_engine(settings, None))
+                }
                 Found::OtherProtocol => Route::Alert(Alert::NoApplicationProtocol),
                 _ => Route::Alert(Alert::UnrecognizedName),
             },
@@ -354,11 +360,16 @@ struct Reception {
 }
 
 impl Reception {
-    fn of_engine(settings: &Settings) -> Self {
+    /// `name` is one of the engine's own.
+    fn of_engine(settings: &Settings, name: Option<&str>) -> Self {
+        let certificate_for = name.filter(|name| settings.names.takes_certificates(name));
         Self {
             entry: Entry::Engine,
-            config: settings.tls.visitors(),
-            certificate_for: None,
+            config: match certificate_for {
+                Some(_) => settings.tls.certificates(),
+                None => settings.tls.visitors(),
+            },
+            certificate_for: certificate_for.map(Arc::from),
         }
     }
 

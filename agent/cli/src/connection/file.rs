@@ -8,7 +8,7 @@ use adit_agent::Secret;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
-use super::token;
+use super::{Credential, token};
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -25,6 +25,8 @@ pub(super) struct Context {
     pub(super) engine: Option<String>,
     token: Option<String>,
     token_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
     pub(super) server_name: Option<String>,
     /// The file's directory, which its paths are relative to.
@@ -33,8 +35,14 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The token stored, if one is.
-    pub(super) fn token(&self) -> anyhow::Result<Option<Secret>> {
+    /// The credential stored, if one is.
+    pub(super) fn credential(&self) -> anyhow::Result<Option<Credential>> {
+        let near = |path: &Option<PathBuf>| path.as_ref().map(|path| self.directory.join(path));
+        Credential::one(self.token()?, near(&self.cert_file), near(&self.key_file))
+            .context("in the context")
+    }
+
+    fn token(&self) -> anyhow::Result<Option<Secret>> {
         match (&self.token, &self.token_file) {
             (Some(_), Some(_)) => bail!("the context has both `token` and `token-file`, give one"),
             (Some(token), None) => Ok(Some(Secret::new(token.trim()))),

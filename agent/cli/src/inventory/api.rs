@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use adit_agent::EngineAddress;
+use adit_transport::tls::Connector;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
@@ -10,11 +12,15 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
-use crate::connection::Connection;
+use super::discovery;
+use crate::connection::{Connection, Credential};
 use crate::terminal::clean;
 
 /// Time for a whole call, connect to last byte.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Where an engine says where its API takes client certificates (engine-api §4).
+const DISCOVERY: &str = "/.well-known/rstream/engine";
 
 /// Largest answer read: 10,000 tunnels at about 1 KiB, and room.
 const ANSWER_LEN_MAX: usize = 16 * 1024 * 1024;
@@ -39,21 +45,51 @@ pub(super) async fn list(
 }
 
 async fn get(connection: &Connection, path: &str) -> anyhow::Result<Bytes> {
-    let stream = connection
-        .connector()?
-        .connect_http(&connection.engine)
-        .await?;
+    match &connection.credential {
+        Credential::Token(token) => {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                .context("the token holds characters that cannot be sent")?;
+            bearer.set_sensitive(true);
+            ask(
+                &connection.connector()?,
+                &connection.engine,
+                path,
+                Some(bearer),
+            )
+            .await
+        }
+        Credential::Certificate(identity) => {
+            let document = ask(
+                &connection.connector()?,
+                &connection.engine,
+                DISCOVERY,
+                None,
+            )
+            .await
+            .context("the engine does not say where its API takes client certificates")?;
+            let api = discovery::api(&document, &connection.engine)?;
+            ask(&connection.connector_showing(identity)?, &api, path, None).await
+        }
+    }
+}
+
+async fn ask(
+    connector: &Connector,
+    host: &EngineAddress,
+    path: &str,
+    bearer: Option<HeaderValue>,
+) -> anyhow::Result<Bytes> {
+    let stream = connector.connect_http(host).await?;
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(driver);
-    let mut token = HeaderValue::try_from(format!("Bearer {}", connection.token.expose()))
-        .context("the token holds characters that cannot be sent")?;
-    token.set_sensitive(true);
-    let request = Request::get(path)
-        .header(HOST, connection.engine.to_string())
-        .header(AUTHORIZATION, token)
+    let mut request = Request::get(path)
+        .header(HOST, host.to_string())
         .header(ACCEPT, "application/json")
         .header(USER_AGENT, concat!("adit/", env!("CARGO_PKG_VERSION")))
         .body(Empty::<Bytes>::new())?;
+    request
+        .headers_mut()
+        .extend(bearer.map(|bearer| (AUTHORIZATION, bearer)));
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_LEN_MAX)

@@ -50,7 +50,8 @@ fn certificates(place: &Path, host: &str) {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     fs::write(place.join("ca.pem"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
     let issuer = rcgen::Issuer::new(ca, ca_key);
-    let names = vec![host.to_owned(), format!("*.t.{host}")];
+    let certificates_at = "*.mtls.localhost".to_owned();
+    let names = vec![host.to_owned(), format!("*.t.{host}"), certificates_at];
     let key = rcgen::KeyPair::generate().unwrap();
     let leaf = rcgen::CertificateParams::new(names).unwrap();
     let leaf = leaf.signed_by(&key, &issuer).unwrap();

@@ -386,6 +386,7 @@ async fn over_tcp(engine: &Engine) -> tokio::net::TcpStream {
     let address = listener.local_addr().unwrap();
     let (ours, theirs) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
     let info = ConnInfo {
+        certificate: None,
         peer: ([192, 0, 2, 10], 4711).into(),
         server_name: None,
     };

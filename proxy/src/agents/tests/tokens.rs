@@ -231,3 +231,39 @@ async fn who_was_let_in_goes_when_its_credential_does() {
     unmoved.open_tunnel(private("more")).await.unwrap();
     assert_eq!(engine.agents.agent_count(), 1);
 }
+
+#[test]
+fn a_certificate_lets_in_by_itself_and_never_beside_a_token() {
+    // agent-protocol §8
+    let key = rcgen::generate_simple_self_signed(["agent".to_owned()]).unwrap();
+    let der = bytes::Bytes::copy_from_slice(key.cert.der());
+    let certificate = adit_filters::ClientCertificate {
+        sha256: credentials::sha256(&der),
+        chain: vec![der],
+    };
+    let credential = credentials::Credential {
+        id: "c".into(),
+        user_id: "u7".into(),
+        ..credentials::Credential::default()
+    };
+    let known =
+        credentials::Credentials::default().with_certificate(certificate.sha256, credential.into());
+    let authority = authority(KEY);
+    authority.set_credentials(known);
+    let authority = TokenAuthority::new(authority);
+    let token = Secret::new(mint(KEY, json!({ "sub": "u8" })));
+    let blank = Secret::new(" ");
+    for (token, certificate, user) in [
+        (Some(&token), None, Some("u8")),
+        (None, Some(&certificate), Some("u7")),
+        (Some(&blank), Some(&certificate), Some("u7")),
+        (Some(&token), Some(&certificate), None),
+        (None, None, None),
+    ] {
+        let shown = Shown { token, certificate };
+        match authority.verify(shown, "default", SystemTime::now()) {
+            Ok(principal) => assert_eq!(principal.user_id(), user),
+            Err(error) => assert_eq!((error.code.0, user), (1000, None), "{}", error.message),
+        }
+    }
+}
