@@ -207,7 +207,8 @@ impl<'e> Browser<'e> {
                     None => return answer,
                 },
             };
-            if !next.contains(crate::engine::ENGINE_HOST) {
+            let host = next.split('/').nth(2).unwrap_or_default();
+            if !host.contains(crate::engine::ENGINE_HOST) {
                 return answer;
             }
             answer = self.navigate(&next).await;

@@ -13,4 +13,5 @@ pub mod collector;
 pub mod edge;
 pub mod engine;
 pub mod origin;
+pub mod provider;
 pub mod visitor;

@@ -23,6 +23,7 @@ fn registry() -> Registry {
         allow: None,
         projects: BTreeMap::new(),
         accounts: None,
+        provider: None,
     };
     let desk = Desk::new(settings, &Fake::default().env(), None).unwrap();
     adit_plugins::registry(&Services {

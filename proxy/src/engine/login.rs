@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_config::{Config, JWT_SECRET_BYTES_MIN, Problem, Secret, Section};
+use adit_config::{Config, JWT_SECRET_BYTES_MIN, Oidc, Problem, Secret, Section};
 use adit_filters::env::Random as _;
 use adit_plugins::Services;
 use adit_plugins::identity::challenge::{Gate, GateSettings};
-use adit_plugins::identity::rstream_auth::{Allow, Desk, DeskError, DeskSettings};
+use adit_plugins::identity::rstream_auth::{
+    Allow, Desk, DeskError, DeskSettings, ProviderSettings,
+};
 
 use crate::env::{OsRandom, World};
 
@@ -46,6 +48,7 @@ pub(super) fn desk(
         allow,
         projects,
         accounts: login.accounts.clone(),
+        provider: login.oidc.clone().map(provider),
     };
     let env = world.load().env(STORE);
     match Desk::new(settings, &env, before) {
@@ -54,6 +57,18 @@ pub(super) fn desk(
         Err(error @ DeskError::Threads(_)) => {
             Err(vec![config.problem("login.accounts", error.to_string())])
         }
+    }
+}
+
+fn provider(oidc: Oidc) -> ProviderSettings {
+    ProviderSettings {
+        issuer: oidc.issuer,
+        name: oidc.name,
+        client_id: oidc.client_id,
+        client_secret: oidc.client_secret,
+        scopes: oidc.scopes,
+        groups_claim: oidc.groups_claim,
+        trust_email: oidc.trust_email,
     }
 }
 
@@ -87,6 +102,7 @@ pub(super) fn nobodys_desk(world: &World) -> Option<Arc<Desk>> {
         allow: None,
         projects: BTreeMap::new(),
         accounts: None,
+        provider: None,
     };
     let desk = Desk::new(settings, &world.load().env(STORE), None);
     desk.ok().map(Arc::new)

@@ -14,6 +14,7 @@ use http::HeaderMap;
 use super::accounts::Accounts;
 use super::codes::{Codes, Grant, LoginRequest};
 use super::cookies;
+use super::oidc::{Provider, ProviderSettings};
 use super::passwords::Comparer;
 use super::seal::{Seal, is_id};
 use super::session::{At, Ended, Login, Millis, Proof, Session};
@@ -38,6 +39,8 @@ pub struct DeskSettings {
     pub projects: BTreeMap<String, Allow>,
     /// File of local accounts.
     pub accounts: Option<PathBuf>,
+    /// A provider that vouches for users.
+    pub provider: Option<ProviderSettings>,
 }
 
 /// Why there is no desk.
@@ -56,6 +59,7 @@ pub struct Desk {
     pub(super) settings: DeskSettings,
     pub(super) seal: Seal,
     pub(super) local: Option<Local>,
+    pub(super) provider: Option<Provider>,
     pub(super) throttle: Throttle,
     clock: Arc<dyn Clock>,
     kept: Arc<Kept>,
@@ -116,6 +120,10 @@ impl Desk {
         Ok(Self {
             seal: Seal::new(&settings.secret, Arc::clone(&env.random)),
             local,
+            provider: settings
+                .provider
+                .clone()
+                .map(|provider| Provider::new(provider, env)),
             throttle: Throttle::new(Arc::clone(&env.store)),
             clock: Arc::clone(&env.clock),
             kept: before.map_or_else(Arc::default, |before| Arc::clone(&before.kept)),
@@ -132,6 +140,11 @@ impl Desk {
     /// What a filter's own rule asks about is kept from now on when users sign in.
     pub(crate) fn interested(&self, rule: &Allow) {
         lock(&self.interests).add(rule);
+    }
+
+    /// What rules ask about users.
+    pub(super) fn interests(&self) -> Interests {
+        lock(&self.interests).clone()
     }
 
     pub(super) fn now(&self) -> Millis {
@@ -215,7 +228,10 @@ impl Desk {
                 let account = self.local.as_ref()?.accounts.find(name)?;
                 (account.proof == login.proof).then(|| account.user.clone())
             }
-            Proof::Provider { .. } => None,
+            Proof::Provider { issuer } => {
+                let stands = self.provider.as_ref()?.issuer() == issuer;
+                stands.then(|| login.user.clone())
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod codes;
 pub(crate) mod cookies;
 mod desk;
 mod filter;
+mod oidc;
 mod pages;
 mod passwords;
 pub(crate) mod seal;
@@ -22,6 +23,7 @@ pub use accounts::{ACCOUNTS_MAX, FILE_BYTES_MAX, NAME_BYTES_MAX, is_name, not_a_
 pub use codes::{CODE_LIFE, CODES_MAX, CODES_PER_USER_MAX, REQUEST_LIFE, RETURN_BYTES_MAX};
 pub use desk::{Desk, DeskError, DeskSettings};
 pub use filter::{NAME, RstreamAuth, RstreamAuthFactory};
+pub use oidc::ProviderSettings;
 pub use passwords::{
     Hash, HashError, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, SALT_BYTES, WAITING_MAX,
 };

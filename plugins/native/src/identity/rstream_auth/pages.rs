@@ -217,6 +217,17 @@ pub(super) fn problem(status: StatusCode, title: &str, text: &str) -> Reply {
     reply(status, title, "", &body)
 }
 
+/// The same with a way to begin again.
+pub(super) fn again(status: StatusCode, title: &str, text: &str, again: &str) -> Reply {
+    let body = format!(
+        "<h1>{}</h1><p>{}</p><p><a class=\"button\" href=\"{}\">Try again</a></p>",
+        escaped(title),
+        escaped(text),
+        escaped(again)
+    );
+    reply(status, title, "", &body)
+}
+
 /// The same for what will pass: the visitor is told when to come back.
 pub(super) fn later(
     status: StatusCode,
@@ -335,6 +346,7 @@ mod tests {
             not_accepted(&user, HOSTILE),
             not_signed_in(HOSTILE),
             problem(StatusCode::BAD_REQUEST, HOSTILE, HOSTILE),
+            again(StatusCode::BAD_REQUEST, HOSTILE, HOSTILE, HOSTILE),
             later(
                 StatusCode::SERVICE_UNAVAILABLE,
                 HOSTILE,

@@ -14,6 +14,7 @@ use super::accounts::NAME_BYTES_MAX;
 use super::codes::LoginRequest;
 use super::cookies;
 use super::desk::Desk;
+use super::oidc::RETURN_PATH;
 use super::pages::{self, Hidden, SignIn};
 use super::passwords::{Busy, PASSWORD_BYTES_MAX};
 use super::seal::is_id;
@@ -26,7 +27,7 @@ use super::user::User;
 pub const FORM_BYTES_MAX: usize = 16 * 1024;
 
 /// How long what tells one browser from another on the engine's host is kept.
-const VISIT_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const VISIT_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a visitor is told to wait when too many sign in at once.
 const BUSY: Duration = Duration::from_secs(2);
@@ -54,6 +55,21 @@ impl Wanted {
         }
     }
 
+    /// Where the visitor comes in again.
+    pub(super) fn again(&self) -> String {
+        match self {
+            Self::Nothing => "/rstream/auth".to_owned(),
+            Self::Tunnel(_, sealed) => format!("/rstream/auth?request={sealed}"),
+        }
+    }
+
+    /// Where the provider is asked.
+    fn provider(&self, as_other: bool) -> String {
+        let sealed = self.sealed();
+        let other = if as_other { "&as=other" } else { "" };
+        format!("/rstream/auth/provider?request={sealed}{other}")
+    }
+
     /// Where the visitor comes in again, to sign in as somebody else.
     fn other(&self) -> String {
         match self {
@@ -74,12 +90,14 @@ impl Desk {
             _ => (false, false),
         };
         let mut reply = match path {
-            "/rstream/auth" if get => self.enter(&request),
+            "/rstream/auth" if get => self.enter(&request).await,
+            "/rstream/auth/provider" if get => self.ask_provider(&request).await,
+            RETURN_PATH if get => self.back_from_provider(&request, from).await,
             "/rstream/auth/password" if post => self.password(&request, from).await,
             "/rstream/auth/continue" if post => self.back_in(&request),
             "/rstream/logout" if get => self.ask_to_sign_out(&request),
             "/rstream/logout" if post => self.sign_out_everywhere(&request),
-            "/rstream/auth" => other_method("GET, HEAD"),
+            "/rstream/auth" | "/rstream/auth/provider" | RETURN_PATH => other_method("GET, HEAD"),
             "/rstream/auth/password" | "/rstream/auth/continue" => other_method("POST"),
             "/rstream/logout" => other_method("GET, HEAD, POST"),
             _ => pages::problem(
@@ -95,17 +113,35 @@ impl Desk {
     }
 
     /// A visitor comes from a tunnel, or by itself.
-    fn enter(&self, request: &Request<Bytes>) -> Reply {
-        let query = request.uri().query().unwrap_or_default();
-        let wanted = match self.wanted(field(query.as_bytes(), "request").as_deref()) {
-            Ok(wanted) => wanted,
+    async fn enter(&self, request: &Request<Bytes>) -> Reply {
+        let (wanted, as_other) = match self.asked(request) {
+            Ok(asked) => asked,
             Err(reply) => return *reply,
         };
-        let as_other = field(query.as_bytes(), "as").is_some_and(|who| who == "other");
         match self.login(request.headers()) {
             Some((login, user)) if !as_other => self.go_on(request, login, &user, &wanted),
-            _ => self.ask_to_sign_in(request, &wanted, None, ""),
+            // There is nothing to choose from.
+            _ if self.local.is_none() && !as_other => {
+                self.to_provider(request.headers(), &wanted, false).await
+            }
+            _ => self.ask_to_sign_in(request, &wanted, as_other, None, ""),
         }
+    }
+
+    /// A visitor chose the provider.
+    async fn ask_provider(&self, request: &Request<Bytes>) -> Reply {
+        match self.asked(request) {
+            Ok((wanted, as_other)) => self.to_provider(request.headers(), &wanted, as_other).await,
+            Err(reply) => *reply,
+        }
+    }
+
+    /// What a visitor wants, and whether as somebody else than it is.
+    fn asked(&self, request: &Request<Bytes>) -> Result<(Wanted, bool), Box<Reply>> {
+        let query = request.uri().query().unwrap_or_default().as_bytes();
+        let wanted = self.wanted(field(query, "request").as_deref())?;
+        let as_other = field(query, "as").is_some_and(|who| who == "other");
+        Ok((wanted, as_other))
     }
 
     /// Reads what a visitor wants. What is too old is asked for anew: the visitor goes back and returns at once.
@@ -171,9 +207,12 @@ impl Desk {
         &self,
         request: &Request<Bytes>,
         wanted: &Wanted,
+        as_other: bool,
         error: Option<&str>,
         name: &str,
     ) -> Reply {
+        let at_provider = wanted.provider(as_other);
+        let provider = self.provider.as_ref();
         self.with_csrf(request, |csrf| {
             pages::sign_in(SignIn {
                 hidden: Hidden {
@@ -182,7 +221,7 @@ impl Desk {
                 },
                 host: wanted.host(),
                 accounts: self.local.is_some(),
-                provider: None,
+                provider: provider.map(|provider| (&*at_provider, provider.name())),
                 error,
                 name,
             })
@@ -203,7 +242,7 @@ impl Desk {
         let password = Secret::new(field(form, "password").unwrap_or_default().into_owned());
         let wrong = || {
             let error = "Name or password is wrong. Both must be as they were given to you.";
-            self.ask_to_sign_in(request, &wanted, Some(error), &name)
+            self.ask_to_sign_in(request, &wanted, false, Some(error), &name)
         };
         if name.len() > NAME_BYTES_MAX || password.expose().len() > PASSWORD_BYTES_MAX {
             return wrong();
@@ -292,7 +331,7 @@ impl Desk {
             Err(reply) => return *reply,
         };
         let Some((login, user)) = self.login(request.headers()) else {
-            return self.ask_to_sign_in(request, &wanted, None, "");
+            return self.ask_to_sign_in(request, &wanted, false, None, "");
         };
         let Wanted::Tunnel(asked, _) = &wanted else {
             return pages::signed_in(&user);
