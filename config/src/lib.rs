@@ -19,6 +19,7 @@ mod settings;
 mod sign_in;
 mod surroundings;
 mod tree;
+mod units;
 mod values;
 
 /// A commented configuration that works once its files are there: what `adit engine init` starts from.
@@ -39,3 +40,4 @@ pub use settings::{
     Limits, Listen, LogLevel, Timeouts,
 };
 pub use sign_in::{Challenge, Login, Oidc};
+pub use units::{Size, Span};

@@ -105,7 +105,7 @@ impl FromField for ByteSize {
     }
 }
 
-fn parse_size(text: &str) -> Option<usize> {
+pub(crate) fn parse_size(text: &str) -> Option<usize> {
     let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
     let unit = match text.get(digits.len()..)?.trim() {
         "B" => 1,
