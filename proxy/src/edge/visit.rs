@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adit_filters::{Chain, Connected, Connection, ConnectionInfo, Refusal};
+use adit_filters::{Chain, Connected, Connection, ConnectionInfo, Reason, Refusal};
 use tokio::sync::watch;
 
 use super::Edge;
@@ -45,6 +45,20 @@ pub(crate) enum Denial {
     Refused(Refusal),
     /// This filter closed it without a word.
     Closed(Arc<str>),
+}
+
+impl Denied {
+    /// Whether it says nothing of the same connection a moment later: a filter could not decide, or
+    /// said for how long it would refuse.
+    fn may_pass_later(&self) -> bool {
+        match &self.how {
+            Denial::Refused(refusal) => {
+                refusal.retry_after.is_some()
+                    || matches!(refusal.reason, Reason::Plugin | Reason::Unavailable)
+            }
+            Denial::Closed(_) => false,
+        }
+    }
 }
 
 struct Decision {
@@ -89,7 +103,8 @@ impl Visit {
     }
 
     /// Whether the filters admit this connection, as `client`, to a tunnel. Decided once per
-    /// tunnel, and again when the tunnel's chain was swapped.
+    /// tunnel, and again when the tunnel's chain was swapped; a refusal for the time being, each
+    /// time it is asked about.
     pub(crate) async fn admitted(
         &self,
         site: &Site,
@@ -125,13 +140,14 @@ impl Visit {
                 connection,
             }),
         };
-        let decision = Decision {
-            tunnel: site.info.id.clone(),
-            client,
-            chain: Arc::clone(chain),
-            outcome: outcome.clone(),
-        };
-        self.remember(decision);
+        if !outcome.as_ref().is_err_and(Denied::may_pass_later) {
+            self.remember(Decision {
+                tunnel: site.info.id.clone(),
+                client,
+                chain: Arc::clone(chain),
+                outcome: outcome.clone(),
+            });
+        }
         outcome
     }
 
