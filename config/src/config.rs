@@ -125,6 +125,7 @@ impl From<Config> for Readable {
         Self {
             certificates: Some(config.certificates.files),
             credentials: config.auth.credentials,
+            geoip: config.geoip.database,
             policies: config.policies,
             projects: config.projects,
             places: config.places,
@@ -170,6 +171,7 @@ fn read(mut root: Reader<'_>) -> Result<Config, Box<Readable>> {
         (_, certificates, auth) => Err(Box::new(Readable {
             certificates: certificates.map(|certificates| certificates.files),
             credentials: auth.and_then(|auth| auth.credentials),
+            geoip: geoip.database,
             policies,
             projects,
             places: Arc::default(),

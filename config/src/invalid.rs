@@ -26,6 +26,7 @@ pub struct Invalid {
 pub(crate) struct Readable {
     pub(crate) certificates: Option<CertificateFiles>,
     pub(crate) credentials: Option<PathBuf>,
+    pub(crate) geoip: Option<PathBuf>,
     pub(crate) policies: BTreeMap<String, Policy>,
     pub(crate) projects: BTreeMap<String, Project>,
     pub(crate) places: Arc<Places>,
@@ -53,6 +54,11 @@ impl Invalid {
     /// The credentials file, if one is named.
     pub fn credentials(&self) -> Option<&Path> {
         self.readable.credentials.as_deref()
+    }
+
+    /// The database of places, if one is named.
+    pub fn geoip_database(&self) -> Option<&Path> {
+        self.readable.geoip.as_deref()
     }
 
     /// The policies, without the filters that could not be read.

@@ -8,6 +8,7 @@ mod build;
 mod explain;
 mod listing;
 mod local;
+mod network;
 mod project;
 mod switches;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use adit_config::PublicAccess;
 use adit_filters::{Chain, ChainError, Hooks, Meter, Placed, Stage, TunnelInfo};
 use adit_plugins::identity::{challenge, rstream_auth};
-use adit_plugins::network::trusted_ips::{self, Network, TrustedIps};
+use adit_plugins::network::geoip::Database;
 use adit_protocol::{ErrorCode, ProtocolError};
 use arc_swap::ArcSwap;
 
@@ -31,6 +32,7 @@ use local::Local;
 
 pub use explain::explain;
 pub use listing::{FilterState, IdleSwitch};
+use network::Admits;
 use project::ProjectRules;
 pub use switches::{Operator, Position, Switch, SwitchKey, Switches};
 
@@ -41,6 +43,8 @@ pub struct Policies {
     own: TunnelFilters,
     /// What answers on reserved paths.
     local: Local,
+    /// Where addresses are.
+    geoip: Option<Arc<Database>>,
     load: Load,
     /// What the operator switched, shared by the policies of every load.
     switches: Arc<ArcSwap<Switches>>,
@@ -71,8 +75,8 @@ struct ProjectChain {
     kinds: BTreeSet<String>,
     /// Grants upgrades, on HTTP tunnels only.
     upgrades: Vec<Placed>,
-    /// What each `trusted-ips` filter allows: a tunnel's list must share something with all of them.
-    allowed: Vec<Vec<Network>>,
+    /// What each filter over addresses or countries lets in.
+    admits: Vec<Admits>,
 }
 
 /// Why a tunnel has no chain.
@@ -88,6 +92,12 @@ pub enum AssembleError {
     /// Nobody could ever reach the tunnel.
     #[error("`trusted_ips` has no address in common with those the project trusts")]
     NobodyTrusted,
+    /// The list of countries cannot be used.
+    #[error("`geoip` cannot be used: {0}")]
+    GeoIp(String),
+    /// Nobody could ever reach the tunnel.
+    #[error("`geoip` has no country in common with those the project allows")]
+    NobodyThere,
     /// The list of trusted addresses cannot be used.
     #[error("`trusted_ips` cannot be used: {0}")]
     TrustedIps(String),
@@ -123,7 +133,9 @@ impl AssembleError {
         match self {
             Self::NotPermitted(_) | Self::Unenforceable(_) => ErrorCode::UNAUTHORIZED,
             Self::UnknownProject(_) => ErrorCode::TUNNEL_NOT_FOUND,
-            Self::NobodyTrusted
+            Self::GeoIp(_)
+            | Self::NobodyThere
+            | Self::NobodyTrusted
             | Self::TrustedIps(_)
             | Self::BelowProject { .. }
             | Self::TlsPolicy(_)
@@ -200,30 +212,12 @@ impl Policies {
         asked: &Effective,
     ) -> Result<Vec<Placed>, AssembleError> {
         let mut filters = Vec::new();
-        if !asked.trusted_ips.is_empty() {
-            let list: Vec<Network> = asked
-                .trusted_ips
-                .iter()
-                .copied()
-                .map(Network::from)
-                .collect();
-            for allowed in &project.allowed {
-                if !list
-                    .iter()
-                    .any(|own| allowed.iter().any(|other| own.overlaps(other)))
-                {
-                    return Err(AssembleError::NobodyTrusted);
-                }
-            }
-            let config = trusted_ips::Config {
-                allow: Some(list),
-                deny: Vec::new(),
-            };
-            let filter = TrustedIps::from_config(config)
-                .map_err(|error| AssembleError::TrustedIps(error.message))?;
-            let hooks = adit_filters::Filter::hooks(Arc::new(filter));
-            filters.push(from_tunnel("trusted-ips", "trusted_ips", hooks));
-        }
+        filters.extend(network::trusted(asked, &project.admits)?);
+        filters.extend(network::placed(
+            asked,
+            &project.admits,
+            self.geoip.as_ref(),
+        )?);
         filters.extend(tls::policy(project, asked)?);
         if asked.mtls_auth {
             tls::certificates_suffice(project)?;
@@ -264,6 +258,13 @@ impl Policies {
             filters.push(from_tunnel(rstream_auth::NAME, "rstream_auth", hooks));
         }
         Ok(filters)
+    }
+
+    /// Lets tunnels ask for countries, by this database.
+    #[must_use]
+    pub fn with_geoip(mut self, geoip: Option<&Arc<Database>>) -> Self {
+        self.geoip = geoip.cloned();
+        self
     }
 
     /// Ends the jobs of all filters at once, before the last exchange lets go of them.
@@ -310,16 +311,16 @@ fn from_tunnel(kind: &str, property: &str, hooks: Hooks) -> Placed {
 }
 
 /// Filters that only answer on paths of their own, grant upgrades or write logs have nothing to judge on other protocols,
-/// and nothing is lost; those on trial judge nothing anywhere.
+/// and nothing is lost; those on trial judge nothing anywhere. One that judges connections has judged whoever comes by
+/// another protocol.
 fn judges_requests(placed: &Placed) -> bool {
+    let phases = placed.hooks.phases();
+    let takes = |phase| phases.contains(&phase);
     !placed.dry_run
         && placed.hooks.stage() < Stage::Upgrade
         && placed.hooks.stage() != Stage::Local
-        && placed
-            .hooks
-            .phases()
-            .iter()
-            .any(|phase| matches!(*phase, "request" | "request-body"))
+        && !takes("connect")
+        && (takes("request") || takes("request-body"))
 }
 
 /// Within a stage and rank filters stay as they are: the project's in the order written, then the tunnel's.

@@ -15,6 +15,7 @@ use identity::challenge::{ChallengeFactory, Gate};
 use identity::rstream_auth::{Desk, RstreamAuthFactory};
 use identity::token::{Authority, TokenFactory};
 use local::well_known::WellKnownFactory;
+use network::geoip::{Databases, GeoIpFactory};
 use tls::client_cert::ClientCertFactory;
 
 /// What filters share with the engine around them.
@@ -26,6 +27,8 @@ pub struct Services {
     pub desk: Option<Arc<Desk>>,
     /// Where browsers work; none where they are not asked to.
     pub gate: Option<Arc<Gate>>,
+    /// Where addresses are.
+    pub geoip: Databases,
 }
 
 impl Services {
@@ -36,6 +39,7 @@ impl Services {
             authority,
             desk: None,
             gate: None,
+            geoip: Databases::default(),
         }
     }
 }
@@ -45,6 +49,7 @@ impl Services {
 pub fn registry(services: &Services) -> Registry {
     Registry::new()
         .with::<network::trusted_ips::TrustedIps>()
+        .with_factory(Box::new(GeoIpFactory::new(services.geoip.clone())))
         .with::<tls::policy::TlsPolicy>()
         .with_factory(Box::new(ClientCertFactory::new(Arc::clone(
             &services.authority,

@@ -12,6 +12,7 @@ use adit_filters::{Hooks, Registry, Stage};
 use adit_plugins::Services;
 use adit_plugins::identity::rstream_auth::{Desk, DeskSettings};
 use adit_plugins::identity::token::Authority;
+use adit_plugins::network::geoip::{Database, Databases};
 
 fn registry() -> Registry {
     let secret = Secret::new("demo-secret-32-bytes-minimum-0001".to_owned());
@@ -28,6 +29,8 @@ fn registry() -> Registry {
     let desk = Desk::new(settings, &Fake::default().env(), None).unwrap();
     adit_plugins::registry(&Services {
         desk: Some(Arc::new(desk)),
+        // Filters need one; nothing here asks it anything.
+        geoip: Databases::default().with_shared(Some(Arc::new(Database::absent(Path::new(""))))),
         ..Services::new(authority)
     })
 }
@@ -85,6 +88,7 @@ fn filters_stand_where_they_belong() {
     assert_eq!(
         [
             "trusted-ips",
+            "geoip",
             "tls-policy",
             "client-cert",
             "well-known",
@@ -98,6 +102,7 @@ fn filters_stand_where_they_belong() {
         ]
         .map(stage),
         [
+            Stage::Network,
             Stage::Network,
             Stage::Tls,
             Stage::Tls,
@@ -187,6 +192,38 @@ fn a_mistake_in_a_table_has_its_position() {
             "ca = '/no/such/bundle.pem'",
             Some(
                 "engine.toml:1:6: ca: `/no/such/bundle.pem` cannot be read: No such file or directory (os error 2)",
+            ),
+        ),
+        ("geoip", "allow = ['de', 'continent:eu', 'as64500']", None),
+        (
+            "geoip",
+            "",
+            Some("engine.toml:1:1: `geoip` decides nothing: give `allow`, `deny` or both"),
+        ),
+        (
+            "geoip",
+            "deny = ['FR']\nallow = []",
+            Some(
+                "engine.toml:2:9: allow: `allow` is empty: name a place, or leave it out to allow all",
+            ),
+        ),
+        (
+            "geoip",
+            "allow = ['DE', 'Germany']",
+            Some(
+                "engine.toml:1:16: allow.1: `Germany` is not a place, write a country such as `DE`, `continent:EU`, or a network such as `AS64500`",
+            ),
+        ),
+        (
+            "geoip",
+            "allow = ['UK']",
+            Some("engine.toml:1:10: allow.0: `UK` is no country's code, write `GB`"),
+        ),
+        (
+            "geoip",
+            "allow = ['DE']\ndatabase = '/no/such/file.mmdb'",
+            Some(
+                "engine.toml:2:12: database: `/no/such/file.mmdb` cannot be read: No such file or directory (os error 2)",
             ),
         ),
         ("token", "", None),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use adit_config::{
     Config, FilterRef, FilterUse, Invalid, OnError, Policy, Problem, Project, Section,
 };
-use adit_filters::{ChainError, Filter, PathPattern, Placed, Registry, When};
+use adit_filters::{ChainError, PathPattern, Placed, Registry, When};
 use adit_plugins::identity::{challenge, rstream_auth};
-use adit_plugins::network::trusted_ips::{self, TrustedIps};
 use arc_swap::ArcSwap;
 
 use super::local::Local;
+use super::network::Admits;
 use super::project::{Built, Listed, ProjectRules};
 use super::{Policies, Switch, Switches, TunnelFilters, compile};
 use crate::env::Load;
@@ -76,6 +76,7 @@ impl Policies {
             projects,
             own,
             local,
+            geoip: None,
             load,
             switches,
         })
@@ -140,9 +141,6 @@ fn build_filter(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let allowed = (kind == TrustedIps::NAME)
-        .then(|| section.deserialize::<trusted_ips::Config>().ok()?.allow)
-        .flatten();
     Ok(Built {
         at: FilterRef {
             policy: policy.to_owned(),
@@ -150,7 +148,7 @@ fn build_filter(
         },
         kind: kind.clone(),
         section: section.clone(),
-        allowed,
+        admits: Admits::read(kind, section),
         placed: Placed {
             observer: filter.on_error == OnError::Pass,
             dry_run: filter.dry_run,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use adit_config::{FilterRef, Project, PublicAccess, Section, TunnelMatch, UpgradeKind};
 use adit_filters::{Filter, Hooks, Placed, TunnelInfo};
-use adit_plugins::network::trusted_ips::Network;
 use adit_plugins::upgrade::other::OtherUpgrade;
 use adit_plugins::upgrade::websocket::WebSocket;
 
 use super::ProjectChain;
+use super::network::Admits;
 use super::switches::{Position, Switch, Switches};
 
 /// A filter of a policy, built.
@@ -18,8 +18,8 @@ pub(super) struct Built {
     pub(super) kind: String,
     pub(super) section: Section,
     pub(super) placed: Placed,
-    /// What it admits, if it is a list of addresses.
-    pub(super) allowed: Option<Vec<Network>>,
+    /// Whom it lets in, if it is a list of addresses or countries.
+    pub(super) admits: Option<Admits>,
 }
 
 /// A project as configured, with the filters of its policies.
@@ -169,8 +169,8 @@ impl ProjectRules {
             filters: in_force().map(Listed::placed).collect(),
             kinds: enforced().map(|listed| listed.built.kind.clone()).collect(),
             upgrades: self.granted(listed),
-            allowed: enforced()
-                .filter_map(|listed| listed.built.allowed.clone())
+            admits: enforced()
+                .filter_map(|listed| listed.built.admits.clone())
                 .collect(),
         }
     }

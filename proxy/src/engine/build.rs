@@ -14,12 +14,13 @@ use adit_plugins::identity::challenge::Gate;
 use adit_plugins::identity::credentials::Credentials;
 use adit_plugins::identity::rstream_auth::Desk;
 use adit_plugins::identity::token::{Authority, AuthorityError, Trust};
+use adit_plugins::network::geoip::{Database, Databases, Unusable};
 use arc_swap::ArcSwap;
 
 use super::{MoreFilters, ReloadError, login};
 use crate::assemble::{Policies, Switches};
 use crate::edge;
-use crate::env::{OsRandom, World};
+use crate::env::{Load, OsRandom, World};
 use crate::listen::names::OwnNames;
 use crate::listen::plain::PlainLimits;
 use crate::listen::tcp::Settings;
@@ -48,6 +49,8 @@ pub(super) struct Kept {
     pub(super) gate: Option<Arc<Gate>>,
     /// What the operator switched.
     pub(super) switches: Arc<ArcSwap<Switches>>,
+    /// The databases of places that are open. Without any the engine is starting: that must not depend on them.
+    pub(super) geoip: Option<Databases>,
 }
 
 impl Built {
@@ -74,18 +77,26 @@ impl Built {
         let trust = trust(config).map_err(|found| problems.extend(found)).ok();
         let desk = login::desk(config, world, kept.desk.as_deref())
             .map_err(|found| problems.extend(found));
-        let services = trust.as_ref().zip(desk.ok()).map(|(trust, desk)| {
+        let geoip = match &kept.geoip {
+            Some(open) => open.with(Unusable::Mistake),
+            None => Databases::default().with(Unusable::Awaited),
+        };
+        let geoip = places(config.geoip.database.as_deref(), geoip, &load)
+            .map_err(|message| problems.push(config.problem("geoip.database", message)));
+        let parts = trust.as_ref().zip(desk.ok()).zip(geoip.ok());
+        let services = parts.map(|((trust, desk), geoip)| {
             let new = || Arc::new(Authority::from(trust.clone()));
             Services {
                 desk,
                 gate: login::gate(config, world, kept.gate.as_deref()),
+                geoip,
                 ..Services::new(kept.authority.unwrap_or_else(new))
             }
         });
         let policies = services.as_ref().and_then(|services| {
             let registry = registry(services, more);
             Policies::build(config, &registry, load, kept.switches)
-                .map(Arc::new)
+                .map(|policies| Arc::new(policies.with_geoip(services.geoip.shared())))
                 .map_err(|found| problems.extend(found))
                 .ok()
         });
@@ -104,6 +115,13 @@ impl Built {
             }
         }
     }
+}
+
+/// The databases of places, with the engine's own if one is named.
+fn places(own: Option<&Path>, open: Databases, load: &Load) -> Result<Databases, String> {
+    let shared = own.map(|path| open.open(path, &load.env("geoip")));
+    let shared = shared.transpose().map_err(|error| error.to_string())?;
+    Ok(open.with_shared(shared))
 }
 
 /// Whom to believe, as `config` wants it.
@@ -163,7 +181,11 @@ fn key_of(files: &CertificateFiles, error: &CertificateError) -> &'static str {
 pub fn check(config: &Config) -> Result<(), Vec<Problem>> {
     let world = World::for_check()
         .map_err(|error| vec![config.problem("", format!("cannot be checked: {error}"))])?;
-    Built::new(config, &world, None, Kept::default()).map(|_| ())
+    let kept = Kept {
+        geoip: Some(Databases::default()),
+        ..Kept::default()
+    };
+    Built::new(config, &world, None, kept).map(|_| ())
 }
 
 /// Everything that is wrong with a configuration that could not be read whole: what reading it
@@ -187,13 +209,22 @@ pub(super) fn every_problem_with(invalid: Invalid, more: Option<&MoreFilters>) -
         found.extend(problems);
     }
     if let (Ok(world), Ok(authority)) = (World::for_check(), nobodys_authority()) {
+        let load = world.load();
+        let own = invalid.geoip_database();
+        let geoip = places(own, Databases::default(), &load).unwrap_or_else(|message| {
+            found.push(invalid.problem("geoip.database", message));
+            // Filters that rely on it are not to blame.
+            let absent = own.map(|path| Arc::new(Database::absent(path)));
+            Databases::default().with_shared(absent)
+        });
         let services = Services {
             desk: login::nobodys_desk(&world),
             gate: login::nobodys_gate(&world),
+            geoip,
             ..Services::new(authority)
         };
         let registry = registry(&services, more);
-        found.extend(Policies::problems_of(&invalid, &registry, world.load()));
+        found.extend(Policies::problems_of(&invalid, &registry, load));
     }
     invalid.with(found)
 }

@@ -165,6 +165,7 @@ impl Inner {
             desk: services.desk.clone(),
             gate: services.gate.clone(),
             switches: self.switchboard.current(),
+            geoip: Some(services.geoip.clone()),
         };
         let built = Built::new(&config, &self.world, more, kept).map_err(ReloadError::Config)?;
         // Only now: who restarts the engine for a change must not find it wrong then.

@@ -281,7 +281,6 @@ pub(super) fn unsupported(fields: &Fields) -> Option<&'static str> {
             fields.http_version == Some(HttpVersion::H3),
         ),
         ("datagram tunnels", fields.kind == Kind::Datagram),
-        ("`geoip`", !fields.geoip.is_empty()),
         // A private stream is passed on as it is, so nothing would translate or encrypt it.
         (
             "`upstream_tls` on private tunnels",

@@ -244,7 +244,6 @@ fn what_is_not_offered_is_named_and_never_dropped() {
             5000,
             "`http_version` h2c",
         ),
-        ("geoip=de", 5000, "`geoip`"),
     ]);
 }
 
@@ -258,6 +257,7 @@ fn what_is_offered_is_granted() {
         "http_use_tls=true",
         "http_use_tls=true upstream_tls=true",
         "challenge_mode=true token_auth=true",
+        "geoip=de geoip=DE geoip=fr",
         "token_auth=true trusted_ips=10.0.0.0/8 name=web-1 hostname=shop",
         "token_auth=false rstream_auth=false mtls_auth=false challenge_mode=false",
         "publish=false",

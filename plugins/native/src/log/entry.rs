@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::identity::token::TokenProof;
+use crate::network::geoip::Location;
 
 /// One exchange that is over. The data path makes it of copies and neither formats nor waits.
 pub(super) struct Entry {
@@ -131,6 +132,12 @@ pub(super) fn rfc3339(time: SystemTime) -> Option<String> {
 }
 
 /// The country an address is in, where a filter before has looked it up.
-pub(super) fn country(_connection: &Connection) -> Option<Cow<'_, str>> {
-    None
+pub(super) fn country(connection: &Connection) -> Option<Cow<'_, str>> {
+    let location = connection.fact::<Location>()?;
+    location.country.as_deref().map(Cow::Borrowed)
+}
+
+/// The region of that country, where the database has regions.
+pub(super) fn region(connection: &Connection) -> Option<&str> {
+    connection.fact::<Location>()?.region.as_deref()
 }

@@ -4,7 +4,7 @@ use adit_filters::{Connection, Fields};
 use http::HeaderName;
 use serde_json::{Map, Value, json};
 
-use super::entry::{Entry, country, milliseconds, protocol, rfc3339, text};
+use super::entry::{Entry, country, milliseconds, protocol, region, rfc3339, text};
 use super::failure::{failure, firewall};
 
 /// What is the same in every record of one filter.
@@ -74,7 +74,8 @@ impl Frame {
             },
             "downstream": {
                 "ip": entry.ip(),
-                "geolocation": country(&entry.connection).map(|country| json!({ "country": country })),
+                "geolocation": country(&entry.connection)
+                    .map(|country| json!({ "country": country, "region": region(&entry.connection) })),
                 "tls": tls,
             },
             "http": {

@@ -1,0 +1,93 @@
+//! What a file looks like from outside, from one look to the next.
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Stamp {
+    modified: SystemTime,
+    length: u64,
+    /// Which file it is and when it was last touched in any way: a copy may bring its date with it, and a file that
+    /// could not be read may be made readable.
+    touched: (u64, i64, i64),
+}
+
+impl Stamp {
+    /// The file as it is; none while there is none.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            modified: metadata.modified().ok()?,
+            length: metadata.len(),
+            touched: touched(&metadata),
+        })
+    }
+}
+
+#[cfg(unix)]
+fn touched(metadata: &fs::Metadata) -> (u64, i64, i64) {
+    use std::os::unix::fs::MetadataExt as _;
+    (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn touched(_: &fs::Metadata) -> (u64, i64, i64) {
+    (0, 0, 0)
+}
+
+/// A file, or what stands for it, that may change and then stays as it is.
+#[derive(Debug)]
+pub(super) struct Settling<S = Stamp> {
+    /// As it was when it was last acted upon.
+    acted: Option<S>,
+    /// As it was at the last look.
+    last: Option<S>,
+}
+
+impl<S: Copy + PartialEq> Settling<S> {
+    pub(super) fn acted_upon(state: Option<S>) -> Self {
+        Self {
+            acted: state,
+            last: state,
+        }
+    }
+
+    /// Whether it is time to act on what is seen now: it is another than was acted upon, and has been seen twice.
+    pub(super) fn look(&mut self, now: Option<S>) -> bool {
+        let settled = now == self.last;
+        self.last = now;
+        let act = settled && now != self.acted;
+        if act {
+            self.acted = now;
+        }
+        act
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_counts_once_it_has_settled_and_so_does_an_end() {
+        let mut settling = Settling::acted_upon(Some(1));
+        for (now, act) in [
+            (Some(1), false),
+            (Some(2), false), // changed
+            (Some(3), false), // still being written
+            (Some(3), true),  // settled
+            (Some(3), false),
+            (None, false), // being replaced, or gone
+            (Some(3), false),
+            (None, false),
+            (None, true), // gone
+            (None, false),
+            (Some(3), false), // there again
+            (Some(3), true),
+        ] {
+            assert_eq!(settling.look(now), act, "{now:?}");
+        }
+    }
+}
