@@ -16,6 +16,7 @@ use identity::rstream_auth::{Desk, RstreamAuthFactory};
 use identity::token::{Authority, TokenFactory};
 use local::well_known::WellKnownFactory;
 use network::geoip::{Databases, GeoIpFactory};
+use network::rate_limit::RateLimitFactory;
 use tls::client_cert::ClientCertFactory;
 
 /// What filters share with the engine around them.
@@ -50,6 +51,7 @@ pub fn registry(services: &Services) -> Registry {
     Registry::new()
         .with::<network::trusted_ips::TrustedIps>()
         .with_factory(Box::new(GeoIpFactory::new(services.geoip.clone())))
+        .with_factory(Box::new(RateLimitFactory))
         .with::<tls::policy::TlsPolicy>()
         .with_factory(Box::new(ClientCertFactory::new(Arc::clone(
             &services.authority,

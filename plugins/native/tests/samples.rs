@@ -89,6 +89,7 @@ fn filters_stand_where_they_belong() {
         [
             "trusted-ips",
             "geoip",
+            "rate-limit",
             "tls-policy",
             "client-cert",
             "well-known",
@@ -102,6 +103,7 @@ fn filters_stand_where_they_belong() {
         ]
         .map(stage),
         [
+            Stage::Network,
             Stage::Network,
             Stage::Network,
             Stage::Tls,
@@ -224,6 +226,59 @@ fn a_mistake_in_a_table_has_its_position() {
             "allow = ['DE']\ndatabase = '/no/such/file.mmdb'",
             Some(
                 "engine.toml:2:12: database: `/no/such/file.mmdb` cannot be read: No such file or directory (os error 2)",
+            ),
+        ),
+        ("rate-limit", "requests = 10", None),
+        (
+            "rate-limit",
+            "connections = 10\nwindow = '1s'\nper = 'tunnel'",
+            None,
+        ),
+        (
+            "rate-limit",
+            "window = '1m'",
+            Some(
+                "engine.toml:1:1: give either `requests` or `connections`; for both, use the filter twice",
+            ),
+        ),
+        (
+            "rate-limit",
+            "requests = 1\nconnections = 1",
+            Some(
+                "engine.toml:1:1: give either `requests` or `connections`; for both, use the filter twice",
+            ),
+        ),
+        (
+            "rate-limit",
+            "requests = 0",
+            Some("engine.toml:1:12: requests: "),
+        ),
+        (
+            "rate-limit",
+            "requests = 10\nwindow = '60'",
+            Some(
+                "engine.toml:2:10: window: `60` is not a duration, use one with its unit such as `30s` or `2m`",
+            ),
+        ),
+        (
+            "rate-limit",
+            "requests = 10\nwindow = '2days'",
+            Some(
+                "engine.toml:2:10: window: use a window of at most a day in which each is a nanosecond apart",
+            ),
+        ),
+        (
+            "rate-limit",
+            "requests = 1\nwindow = '1day'\nburst = 31",
+            Some(
+                "engine.toml:3:9: burst: at this rate such a burst would take more than 30 days to come back, use a smaller one",
+            ),
+        ),
+        (
+            "rate-limit",
+            "connections = 10\nper = 'token'",
+            Some(
+                "engine.toml:2:7: per: a connection proves nothing yet, use `requests` or another `per`",
             ),
         ),
         ("token", "", None),
