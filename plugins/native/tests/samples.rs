@@ -10,6 +10,7 @@ use adit_config::{Secret, Section};
 use adit_filters::env::fake::Fake;
 use adit_filters::{Hooks, Registry, Stage};
 use adit_plugins::Services;
+use adit_plugins::identity::challenge::{Gate, GateSettings};
 use adit_plugins::identity::rstream_auth::{Desk, DeskSettings};
 use adit_plugins::identity::token::Authority;
 use adit_plugins::network::geoip::{Database, Databases};
@@ -26,9 +27,17 @@ fn registry() -> Registry {
         accounts: None,
         provider: None,
     };
+    let gate = GateSettings {
+        host: settings.host.clone(),
+        secret: settings.secret.clone(),
+        lifetime: settings.lifetime,
+        bits: 8,
+    };
+    let gate = Gate::new(gate, &Fake::default().env(), None);
     let desk = Desk::new(settings, &Fake::default().env(), None).unwrap();
     adit_plugins::registry(&Services {
         desk: Some(Arc::new(desk)),
+        gate: Some(Arc::new(gate)),
         // Filters need one; nothing here asks it anything.
         geoip: Databases::default().with_shared(Some(Arc::new(Database::absent(Path::new(""))))),
         ..Services::new(authority)
@@ -94,6 +103,7 @@ fn filters_stand_where_they_belong() {
             "client-cert",
             "well-known",
             "token",
+            "challenge",
             "rstream-auth",
             "websocket",
             "upgrade",
@@ -109,6 +119,7 @@ fn filters_stand_where_they_belong() {
             Stage::Tls,
             Stage::Tls,
             Stage::Local,
+            Stage::Identity,
             Stage::Identity,
             Stage::Identity,
             Stage::Upgrade,

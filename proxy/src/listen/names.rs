@@ -146,7 +146,7 @@ mod tests {
         let secret = || ("S".to_owned(), "x".repeat(32));
         let config = |below: &str| {
             let text = format!(
-                "engine = {{ host = 'edge.example.com', aliases = ['localhost', '127.0.0.1'] }}\n\
+                "engine = {{ host = 'edge.example.com', aliases = ['localhost'] }}\n\
                  certificates.files = {{ cert = 'c', key = 'k' }}\n\
                  auth = {{ jwt-secret = {{ env = 'S' }}, {below} }}\n\
                  project.shop.endpoints = ['0a1b2c3d']\n"
@@ -157,7 +157,6 @@ mod tests {
         for (name, other) in [
             ("edge.example.com", Some("edge.mtls.example.com")),
             ("localhost", Some("localhost.mtls.example.com")),
-            ("127.0.0.1", None),
             (
                 "0a1b2c3d.edge.example.com",
                 Some("0a1b2c3d.mtls.example.com"),

@@ -21,7 +21,7 @@ use adit_config::{Problem, Section, Span};
 use adit_filters::env::Clock;
 use adit_filters::{
     Admission, ConnectCx, ConnectionInfo, Env, Factory, FilterError, Hooks, Identity, OnConnect,
-    OnRequest, Reason, RequestCx, Stage, TunnelInfo, Verdict,
+    OnRequest, Reason, Rehearsal, RequestCx, Stage, TunnelInfo, Verdict,
 };
 use governor::middleware::NoOpMiddleware;
 use governor::{Quota, RateLimiter, clock};
@@ -239,6 +239,9 @@ impl RateLimit {
 
 impl OnConnect for RateLimit {
     async fn on_connect(&self, cx: &mut ConnectCx<'_>) -> Result<Admission, FilterError> {
+        if cx.facts.get::<Rehearsal>().is_some() {
+            return Ok(Admission::Admit);
+        }
         let key = self.key(cx.connection, cx.tunnel, None);
         Ok(match self.count(key) {
             Ok(()) => Admission::Admit,
@@ -249,6 +252,9 @@ impl OnConnect for RateLimit {
 
 impl OnRequest for RateLimit {
     async fn on_request(&self, cx: &mut RequestCx<'_>) -> Result<Verdict, FilterError> {
+        if cx.exchange.fact::<Rehearsal>().is_some() {
+            return Ok(Verdict::Continue);
+        }
         let connection = cx.exchange.connection();
         let identity = cx.exchange.fact::<Identity>();
         let key = self.key(connection.info(), connection.tunnel(), identity);
