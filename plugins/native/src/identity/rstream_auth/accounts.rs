@@ -294,6 +294,15 @@ mod tests {
                 "accounts.toml:3:9: account.ada.email: `x` is not a mail address",
             ),
             (
+                account(&format!(
+                    "groups = [{}]",
+                    (0..=GROUPS_MAX)
+                        .map(|at| format!("'{at}',"))
+                        .collect::<String>()
+                )),
+                "accounts.toml:3:10: account.ada.groups: more than 64 groups",
+            ),
+            (
                 account("").replace("ada", "Ada"),
                 "accounts.toml:1:1: account.Ada: `Ada` is not a name",
             ),

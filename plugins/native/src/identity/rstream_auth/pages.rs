@@ -97,9 +97,15 @@ pub(super) fn sign_in(page: SignIn<'_>) -> Reply {
     }
     if let Some((href, name)) = page.provider {
         let (href, name) = (escaped(href), escaped(name));
+        // One button of a page is the first choice.
+        let class = if page.accounts {
+            "button other"
+        } else {
+            "button"
+        };
         let _ = write!(
             body,
-            "<p><a class=\"button\" href=\"{href}\">Sign in with {name}</a></p>"
+            "<p><a class=\"{class}\" href=\"{href}\">Sign in with {name}</a></p>"
         );
     }
     let status = match page.error {

@@ -23,8 +23,9 @@ use super::fetch::{Asker, ProviderError, read};
 use super::id_token::{self, Expected, Vouched};
 use super::keys::{Fetched, KEYS_AGAIN, KEYS_LIFE, Keys};
 
-/// How long what the provider says of itself counts before it is asked again.
-const METADATA_LIFE: Duration = Duration::from_secs(60 * 60);
+/// How long what the provider says of itself counts before it is asked again: no longer than users may be sent to one that
+/// is away, where nobody tells them what to do.
+const METADATA_LIFE: Duration = Duration::from_secs(60);
 
 /// How long after a failure the provider is left alone: so many visitors do not each wait for it.
 const FAILURE_PAUSE: Duration = Duration::from_secs(2);
