@@ -1,7 +1,6 @@
 //! OwnNames that are the engine's own.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use adit_config::{Config, Problem};
 
@@ -43,11 +42,7 @@ impl OwnNames {
     }
 
     fn insert(&mut self, name: String, project: Option<&str>, below: Option<&str>) {
-        // An address has no labels.
-        let label = name
-            .split('.')
-            .next()
-            .filter(|_| name.parse::<IpAddr>().is_err());
+        let label = name.split('.').next();
         let certificates_at = below
             .zip(label)
             .map(|(below, label)| format!("{label}.{below}"));
