@@ -36,11 +36,11 @@ pub struct CipherSuite(&'static str);
 impl CipherSuite {
     /// All of them, the most preferred first.
     pub const ALL: [Self; 6] = [
-        Self("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
         Self("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
-        Self("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
-        Self("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
         Self("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+        Self("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+        Self("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
+        Self("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
         Self("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"),
     ];
 

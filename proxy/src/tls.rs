@@ -37,7 +37,7 @@ impl Tls {
     /// # Errors
     /// What is wrong with the files.
     pub fn new(files: &CertificateFiles) -> Result<Self, CertificateError> {
-        let provider = adit_transport::tls::provider();
+        let provider = demand::provider();
         let certificate = Arc::new(Certificate::read(files, &provider)?);
         let config = |demand: &Handshake, alpn: &[&[u8]]| {
             demand::config(&provider, &certificate, demand, alpn).map(Arc::new)

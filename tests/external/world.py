@@ -50,7 +50,7 @@ class World:
     def _certificates(self):
         """A development CA of this run and one certificate under it for the engine host and its tunnels."""
         d = self.scratch
-        names = f"DNS:{HOST},DNS:*.t.{HOST},IP:127.0.0.1"
+        names = f"DNS:{HOST},DNS:*.t.{HOST},DNS:*.mtls.{HOST},IP:127.0.0.1"
         (d / "leaf.ext").write_text(
             f"subjectAltName={names}\nbasicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
             "extendedKeyUsage=serverAuth\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"

@@ -208,3 +208,45 @@ async fn a_reused_connection_that_does_not_meet_the_policy_is_sent_away() {
     }
     assert_eq!(arrived.count(), 1);
 }
+
+/// Processor time of this process so far, visitors and engine together, in ticks of 10 ms.
+fn processor_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let field = |at: usize| fields.get(at).unwrap().parse::<u64>().unwrap();
+    field(11) + field(12)
+}
+
+/// `cargo test --release -p adit-tests --test handshake -- --ignored --nocapture`
+#[tokio::test]
+#[ignore = "measures, and wants the machine for itself"]
+async fn a_handshake_with_demands_of_its_own_costs_what_any_other_does() {
+    const ROUNDS: usize = 20;
+    const HANDSHAKES: usize = 100;
+    let engine = TestEngine::start("").await;
+    let client = engine.client().await;
+    let plain = engine.publish(&client, TunnelOptions::http()).await;
+    let options = TunnelOptions::http().with(|asked| {
+        asked.tls_min_version = Some("tls1.2".into());
+    });
+    let own = engine.publish(&client, options).await;
+    let config = {
+        let mut config = ClientConfig::clone(&visitor(&engine, &[&TLS13], |_| {}));
+        config.resumption = rustls::client::Resumption::disabled();
+        Arc::new(config)
+    };
+    let mut ticks = [0, 0];
+    for _ in 0..ROUNDS {
+        for (host, ticks) in [&plain, &own].into_iter().zip(&mut ticks) {
+            let before = processor_ticks();
+            for _ in 0..HANDSHAKES {
+                engine.handshake(host, &config).await.unwrap();
+            }
+            *ticks += processor_ticks() - before;
+        }
+    }
+    let [plain, own] = ticks.map(|ticks| ticks as f64 * 10.0 / (ROUNDS * HANDSHAKES) as f64);
+    println!("ms of processor a handshake: {plain:.3} shared, {own:.3} of its own");
+    assert!(own < plain * 1.1, "{own} against {plain}");
+}

@@ -177,7 +177,7 @@ fn a_mistake_in_a_table_has_its_position() {
             "tls-policy",
             "cipher-suites = ['TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256', 'TLS_RSA_WITH_RC4_128_SHA']",
             Some(
-                "engine.toml:1:59: cipher-suites.1: `TLS_RSA_WITH_RC4_128_SHA` is not a suite of TLS 1.2 that this engine has, use `TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384`, ",
+                "engine.toml:1:59: cipher-suites.1: `TLS_RSA_WITH_RC4_128_SHA` is not a suite of TLS 1.2 that this engine has, use `TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256`, ",
             ),
         ),
         (

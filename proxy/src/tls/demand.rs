@@ -61,6 +61,17 @@ impl Answers {
     }
 }
 
+/// The cryptography of servers. The suite is chosen here and not by the client: all are good, and AES with short keys
+/// costs least on nearly every machine there is.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    let mut provider = CryptoProvider::clone(&adit_transport::tls::provider());
+    provider.cipher_suites.sort_by_key(|suite| {
+        let name = suite.suite().as_str().unwrap_or_default();
+        (!name.contains("AES_128"), !name.contains("AES_256"))
+    });
+    Arc::new(provider)
+}
+
 /// The configuration that meets a demand.
 pub(super) fn config(
     provider: &Arc<CryptoProvider>,
@@ -82,6 +93,7 @@ pub(super) fn config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(resolver);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config.ignore_client_order = true;
     config.send_tls13_tickets = TICKETS;
     // Tickets the client keeps, so that resumption costs no memory here.
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
@@ -123,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_suites_filters_can_name_are_those_the_library_has() {
-        let provider = adit_transport::tls::provider();
+        let provider = provider();
         let library: Vec<&str> = provider
             .cipher_suites
             .iter()
