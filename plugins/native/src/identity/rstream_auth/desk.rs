@@ -307,3 +307,109 @@ pub(super) fn browser_of(headers: &HeaderMap) -> Option<&str> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use adit_filters::env::fake::Fake;
+    use http::header::COOKIE;
+
+    use super::super::oidc::ProviderSettings;
+    use super::super::seal::hash;
+    use super::*;
+
+    const BROWSER: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+    fn desk(fake: &Fake) -> Desk {
+        let provider = ProviderSettings {
+            issuer: "https://login.test".into(),
+            name: None,
+            client_id: "adit".into(),
+            client_secret: None,
+            scopes: Vec::new(),
+            groups_claim: "groups".into(),
+            trust_email: false,
+        };
+        let settings = DeskSettings {
+            host: "edge.test".into(),
+            secret: Secret::new("a secret that is long enough for tests".into()),
+            lifetime: Duration::from_secs(3_600),
+            allow: None,
+            projects: BTreeMap::new(),
+            accounts: None,
+            provider: Some(provider),
+        };
+        Desk::new(settings, &fake.env(), None).unwrap()
+    }
+
+    /// A request with a session of this login at a tunnel.
+    fn request(desk: &Desk, login: Login) -> (HeaderMap, TunnelInfo) {
+        let tunnel = TunnelInfo {
+            project: "default".into(),
+            hostname: Some("a.t.edge.test".into()),
+            ..TunnelInfo::default()
+        };
+        let at = At {
+            host: "a.t.edge.test",
+            project: "default",
+        };
+        let since = login.since;
+        let sealed = Session::new(login, &hash(BROWSER), since).seal(&desk.seal, at);
+        let cookies = format!(
+            "rstream_auth={}; __Host-rstream_browser={BROWSER}",
+            sealed.unwrap()
+        );
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, cookies.parse().unwrap());
+        (headers, tunnel)
+    }
+
+    fn login(desk: &Desk, issuer: &str) -> Login {
+        let user = User {
+            id: "oidc:u-1".into(),
+            ..User::default()
+        };
+        let issuer = issuer.to_owned();
+        desk.begin(user, Proof::Provider { issuer })
+    }
+
+    #[test]
+    fn a_session_has_its_time_whatever_the_clock_does() {
+        let fake = Fake::default();
+        let desk = desk(&fake);
+        let now = login(&desk, "https://login.test");
+        let is_in = |login: &Login| {
+            let (headers, tunnel) = request(&desk, login.clone());
+            matches!(desk.visitor(&headers, &tunnel, None), Visitor::User(_))
+        };
+        // As if the clock had been set back since: refused, and back by itself.
+        let ahead = |by: u64| Login {
+            since: now.since.after(Duration::from_secs(by)),
+            until: now.until.after(Duration::from_secs(by)),
+            ..now.clone()
+        };
+        assert!(is_in(&now) && is_in(&ahead(60)) && !is_in(&ahead(61)));
+        fake.clock.advance(Duration::from_secs(1));
+        assert!(is_in(&ahead(61)));
+        // Its end is that of the settings in force, if that comes first.
+        let long = Login {
+            until: now.until.after(Duration::from_secs(9_999)),
+            ..now.clone()
+        };
+        fake.clock.advance(Duration::from_secs(3_598));
+        assert!(is_in(&now) && is_in(&long));
+        fake.clock.advance(Duration::from_secs(1));
+        assert!(!is_in(&now) && !is_in(&long));
+    }
+
+    #[test]
+    fn a_session_ends_with_the_provider_that_vouched() {
+        let fake = Fake::default();
+        let desk = desk(&fake);
+        let (headers, tunnel) = request(&desk, login(&desk, "https://other.test"));
+        assert!(matches!(
+            desk.visitor(&headers, &tunnel, None),
+            Visitor::Nobody
+        ));
+    }
+}

@@ -248,7 +248,7 @@ impl Desk {
             return wrong();
         }
         let Some(attempt) = self.throttle.begin(from, &name) else {
-            tracing::warn!(%from, account = %name, "too many wrong passwords, not looking at another");
+            tracing::warn!(%from, account = ?name, "too many wrong passwords, not looking at another");
             return pages::later(
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many tries",
@@ -267,7 +267,7 @@ impl Desk {
         let account = match (matches, account) {
             (Ok(true), Some(account)) => account,
             (Ok(_), _) => {
-                tracing::info!(%from, account = %name, "a password was wrong");
+                tracing::info!(%from, account = ?name, "a password was wrong");
                 return wrong();
             }
             (Err(Busy), _) => {
@@ -294,13 +294,13 @@ impl Desk {
         from: IpAddr,
     ) -> Reply {
         if !self.accepts(&user) {
-            tracing::info!(%from, user = %user.id, "a user may not sign in");
+            tracing::info!(%from, user = ?user.id, "a user may not sign in");
             return pages::not_accepted(&user, &wanted.other());
         }
-        tracing::info!(%from, user = %user.id, "a user signed in");
+        tracing::info!(%from, user = ?user.id, "a user signed in");
         let login = self.begin(user.clone(), proof);
         let Some(cookie) = login.seal(&self.seal) else {
-            tracing::warn!(user = %user.id, "more is known of a user than a cookie holds: rules name too many of its groups");
+            tracing::warn!(user = ?user.id, "more is known of a user than a cookie holds: rules name too many of its groups");
             return pages::problem(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "You cannot be signed in",
@@ -359,7 +359,7 @@ impl Desk {
         }
         if let Some((login, user)) = self.login(request.headers()) {
             self.ended().end(&login, self.now());
-            tracing::info!(user = %user.id, "a user signed out");
+            tracing::info!(user = ?user.id, "a user signed out");
         }
         let mut reply = pages::signed_out();
         reply

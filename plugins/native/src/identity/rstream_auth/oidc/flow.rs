@@ -18,6 +18,7 @@ use super::super::seal::hash;
 use super::super::serve::{VISIT_LIFE, Wanted, field, visit_of};
 use super::super::session::{Millis, Proof};
 use super::super::tunnel::redirect;
+use super::super::user::tidy;
 use super::fetch::ProviderError;
 use super::provider::{Metadata, Provider, Returned};
 
@@ -133,7 +134,8 @@ impl Desk {
         };
         let failed = |error: &ProviderError| away(provider, error, &wanted);
         if let Some(error) = field(query, "error") {
-            return failed(&ProviderError::Refused(error.into_owned()));
+            // Whoever wrote the address wrote this, too.
+            return failed(&ProviderError::Refused(tidy(&error).unwrap_or_default()));
         }
         let metadata = match provider.metadata().await {
             Ok(metadata) => metadata,
