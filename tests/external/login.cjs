@@ -35,6 +35,8 @@ async function main(wish) {
       if (response.request().isNavigationRequest() && response.frame() === page.mainFrame()) status = response.status();
     });
     for (const [what, ...how] of wish.steps) {
+      // The page gives a field or button the focus once it is drawn.
+      if (what === "type" || what === "press") await page.locator(":focus").first().waitFor({ state: "attached" });
       if (what === "open") await page.goto(how[0], { waitUntil: "load" });
       else if (what === "fill") await page.fill(how[0], how[1]);
       else if (what === "click") await page.click(how[0]);
