@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -23,6 +24,8 @@ pub const BODY_HOLD_MAX: usize = 1024 * 1024;
 pub enum Passed {
     /// Send this on. It may begin with bytes held before.
     Forward(Bytes),
+    /// Send this on after this wait, and ask for nothing more until then.
+    Pace(Bytes, Duration),
     /// Nothing to send on now.
     Held,
     /// Stop the exchange.
@@ -51,14 +54,32 @@ pub struct StreamFlow(Flow<Box<dyn RunningStream>>);
 pub struct DatagramFlow(Flow<Box<dyn RunningDatagram>>);
 
 impl BodyFlow {
-    pub(crate) fn new(direction: Direction, steps: Vec<Step<Body>>, hold: usize) -> Self {
-        Self(Flow::new(direction, steps, hold))
+    pub(crate) fn new(
+        direction: Direction,
+        steps: Vec<Step<Body>>,
+        hold: usize,
+        piece_max: usize,
+    ) -> Self {
+        Self(Flow::new(direction, steps, hold, piece_max))
     }
 
     /// Bytes the other leg must wait for before it may start, for this exchange.
     #[must_use]
     pub fn hold(&self) -> usize {
         self.0.hold
+    }
+
+    /// The largest piece that may be given at once, in bytes.
+    #[must_use]
+    pub fn piece_max(&self) -> usize {
+        self.0.piece_max
+    }
+
+    /// Whether a filter may change the bytes, so that their number is not known.
+    #[must_use]
+    pub fn may_change(&self) -> bool {
+        let mut steps = self.0.steps.iter();
+        steps.any(|running| !running.step.keeps_bytes)
     }
 
     /// Sends one piece through the filters; `trailers` come with the last.
@@ -112,8 +133,18 @@ impl BodyFlow {
 }
 
 impl StreamFlow {
-    pub(crate) fn new(direction: Direction, steps: Vec<Step<Box<dyn RunningStream>>>) -> Self {
-        Self(Flow::new(direction, steps, 0))
+    pub(crate) fn new(
+        direction: Direction,
+        steps: Vec<Step<Box<dyn RunningStream>>>,
+        piece_max: usize,
+    ) -> Self {
+        Self(Flow::new(direction, steps, 0, piece_max))
+    }
+
+    /// The largest piece that may be given at once, in bytes.
+    #[must_use]
+    pub fn piece_max(&self) -> usize {
+        self.0.piece_max
     }
 
     /// Sends one piece through the filters.
@@ -140,7 +171,7 @@ impl StreamFlow {
 
 impl DatagramFlow {
     pub(crate) fn new(direction: Direction, steps: Vec<Step<Box<dyn RunningDatagram>>>) -> Self {
-        Self(Flow::new(direction, steps, 0))
+        Self(Flow::new(direction, steps, 0, usize::MAX))
     }
 
     /// Sends one datagram through the filters. [`Passed::Held`] says that it was discarded: boundaries would be lost
@@ -160,7 +191,7 @@ impl DatagramFlow {
                 },
                 datagram,
             )? {
-                Passage::Hold => Err(FilterError::Trapped {
+                Passage::Hold | Passage::Pace(_) => Err(FilterError::Trapped {
                     reason: "a datagram cannot be held",
                 }),
                 other => Ok(other),
@@ -184,13 +215,24 @@ pub(crate) struct Step<R> {
     pub(crate) at: u8,
     pub(crate) name: Arc<str>,
     pub(crate) weight: Weight,
+    /// It leaves the bytes as they are, or what it does to them is undone.
+    pub(crate) keeps_bytes: bool,
     pub(crate) hook: R,
+}
+
+impl<R> Step<R> {
+    /// Whether it did to the bytes what it said it would not: lengths announced before would be wrong.
+    fn breaks_its_word(&self, passage: &Passage, before: usize, after: usize) -> bool {
+        let kept = before == after && !matches!(passage, Passage::Discard);
+        self.keeps_bytes && !self.weight.is_dry_run() && !kept
+    }
 }
 
 struct Flow<R> {
     direction: Direction,
     steps: Vec<Running<R>>,
     hold: usize,
+    piece_max: usize,
     /// Bytes held by all steps together, never above [`BODY_HOLD_MAX`].
     held: usize,
     /// A filter stopped the exchange: nothing may pass any more.
@@ -205,7 +247,7 @@ struct Running<R> {
 }
 
 impl<R> Flow<R> {
-    fn new(direction: Direction, steps: Vec<Step<R>>, hold: usize) -> Self {
+    fn new(direction: Direction, steps: Vec<Step<R>>, hold: usize, piece_max: usize) -> Self {
         let steps = steps
             .into_iter()
             .map(|step| Running {
@@ -218,6 +260,8 @@ impl<R> Flow<R> {
             direction,
             steps,
             hold,
+            // A filter that wants no bytes at a time would never see the end.
+            piece_max: piece_max.max(1),
             held: 0,
             stopped: None,
         }
@@ -238,16 +282,23 @@ impl<R> Flow<R> {
         if let Some(by) = &self.stopped {
             return Passed::Close { by: by.clone() };
         }
+        let mut wait = Duration::ZERO;
         for running in &mut self.steps {
             if running.lapsed {
                 continue;
             }
             // `Bytes` clones by reference.
             let original = running.step.weight.may_undo().then(|| chunk.clone());
+            let length = chunk.len();
             let answer = ask(&mut running.step, &mut chunk).and_then(|passage| match passage {
                 Passage::Hold if last => Err(FilterError::Trapped {
                     reason: "held the last piece",
                 }),
+                passage if running.step.breaks_its_word(&passage, length, chunk.len()) => {
+                    Err(FilterError::Trapped {
+                        reason: "changed bytes it said to leave alone",
+                    })
+                }
                 other => Ok(other),
             });
             let answer = match running.step.weight.weigh(answer, &running.step.name, ear) {
@@ -264,6 +315,11 @@ impl<R> Flow<R> {
             };
             let stop = match answer {
                 Ok(Passage::Forward) => {
+                    running.release(&mut chunk, &mut self.held);
+                    None
+                }
+                Ok(Passage::Pace(asked)) => {
+                    wait = wait.max(asked);
                     running.release(&mut chunk, &mut self.held);
                     None
                 }
@@ -314,7 +370,10 @@ impl<R> Flow<R> {
                 return Passed::Held;
             }
         }
-        Passed::Forward(chunk)
+        match wait.is_zero() {
+            true => Passed::Forward(chunk),
+            false => Passed::Pace(chunk, wait),
+        }
     }
 
     fn finish(self, exchange: &Exchange, leave: impl Fn(R) -> Box<dyn Any + Send>) {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::facts::{Fact, Facts};
 use crate::handshake::ClientCertificate;
+use crate::slots::Slot;
 use crate::weight::Note;
 
 /// The carrier a visitor arrived on.
@@ -166,6 +167,12 @@ impl Connection {
     #[must_use]
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What this filter put into its slot when it decided about the connection.
+    #[must_use]
+    pub fn slot<T: Send + Sync + 'static>(&self, slot: Slot<T>) -> Option<&T> {
+        self.facts.slot(slot)
     }
 
     /// One fact a connect hook established.

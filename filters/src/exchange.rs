@@ -2,44 +2,17 @@
 
 use std::any::Any;
 use std::fmt;
-use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::chain::Refusal;
 use crate::connection::Connection;
 use crate::context::Direction;
 use crate::facts::{Established, Fact, Facts};
+use crate::slots::{Slot, Slots};
+use crate::verdict::Reason;
 use crate::weight::Note;
-
-/// Key to one filter instance's own cell in every [`Exchange`]; taken from [`Env::slot`](crate::Env::slot).
-pub struct Slot<T> {
-    id: u64,
-    of: PhantomData<fn() -> T>,
-}
-
-impl<T> Slot<T> {
-    /// Slots are told apart across the whole process, so that filters of a policy and of a tunnel never share one.
-    pub(crate) fn unique() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            of: PhantomData,
-        }
-    }
-}
-
-impl<T> Clone for Slot<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Slot<T> {}
-impl<T> fmt::Debug for Slot<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Slot({})", self.id)
-    }
-}
 
 /// One request and its response, or one flow.
 ///
@@ -47,14 +20,24 @@ impl<T> fmt::Debug for Slot<T> {
 pub struct Exchange {
     connection: Arc<Connection>,
     facts: Facts,
-    slots: Vec<(u64, Box<dyn Any + Send + Sync>)>,
+    slots: Slots,
     /// Which filters' `when` did not match: they take no part in this exchange.
     skipped: Skipped,
     /// How many filters the response has to pass on its way up: those that let the request in, less those further
     /// in than the filter that answered itself.
     pub(crate) inward: AtomicU8,
+    deadline: Option<Deadline>,
     left: Mutex<Vec<Left>>,
     notes: Mutex<Vec<Note>>,
+}
+
+/// When an exchange ends, whatever it is doing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Deadline {
+    /// How long after the filter said so.
+    pub after: Duration,
+    /// As what it is then logged, and answered if nothing has been.
+    pub refusal: Refusal,
 }
 
 /// A byte hook's state after its direction ended, for the log.
@@ -69,10 +52,11 @@ impl Exchange {
         Self {
             connection,
             facts: Facts::default(),
-            slots: Vec::new(),
+            slots: Slots::default(),
             skipped: Skipped::default(),
             // A flow without a request phase has been let in by everyone who was asked: the connect hooks.
             inward: AtomicU8::new(filters),
+            deadline: None,
             left: Mutex::default(),
             notes: Mutex::default(),
         }
@@ -104,27 +88,50 @@ impl Exchange {
     /// What this filter put into its slot.
     #[must_use]
     pub fn slot<T: Send + Sync + 'static>(&self, slot: Slot<T>) -> Option<&T> {
-        self.slots
-            .iter()
-            .find(|(id, _)| *id == slot.id)
-            .and_then(|(_, value)| value.downcast_ref())
+        self.slots.get(slot)
     }
 
     /// The same, to be changed; only while the request goes down the chain.
     #[must_use]
     pub fn slot_mut<T: Send + Sync + 'static>(&mut self, slot: Slot<T>) -> Option<&mut T> {
-        self.slots
-            .iter_mut()
-            .find(|(id, _)| *id == slot.id)
-            .and_then(|(_, value)| value.downcast_mut())
+        self.slots.get_mut(slot)
     }
 
     /// Puts a value into this filter's slot, replacing an earlier one.
     pub fn fill<T: Send + Sync + 'static>(&mut self, slot: Slot<T>, value: T) {
-        match self.slots.iter_mut().find(|(id, _)| *id == slot.id) {
-            Some((_, old)) => *old = Box::new(value),
-            None => self.slots.push((slot.id, Box::new(value))),
+        self.slots.fill(slot, value);
+    }
+
+    /// Ends the exchange after this time, idle or not, for this reason. Of several ends the first counts. Only while
+    /// the request goes down the chain.
+    pub fn end_after(&mut self, after: Duration, reason: Reason) {
+        let known = self.deadline.as_ref().map(|deadline| deadline.after);
+        if known.is_none_or(|known| after < known) {
+            let refusal = Refusal::edge(reason);
+            self.deadline = Some(Deadline { after, refusal });
         }
+    }
+
+    /// When the exchange has to end, if a filter said so.
+    #[must_use]
+    pub fn deadline(&self) -> Option<&Deadline> {
+        self.deadline.as_ref()
+    }
+
+    /// Says who has set the deadline, if that is not known yet.
+    pub(crate) fn sign_deadline(&mut self, by: &Arc<str>) {
+        if let Some(deadline) = &mut self.deadline {
+            let allowed = deadline.after;
+            let refusal = &mut deadline.refusal;
+            refusal.by.get_or_insert_with(|| {
+                refusal.detail = Some(format!("not over after {allowed:?}"));
+                by.clone()
+            });
+        }
+    }
+
+    pub(crate) fn set_deadline(&mut self, deadline: Option<Deadline>) {
+        self.deadline = deadline;
     }
 
     /// Observers that failed and were passed over, on the connection and on this exchange.

@@ -3,17 +3,21 @@
 use std::any::{Any, TypeId};
 use std::fmt;
 
+use crate::slots::{Slot, Slots};
+
 /// A value one filter establishes and others read. Its type is its key.
 pub trait Fact: Any + Send + Sync {
     /// The fact's name in configuration errors and `explain`.
     const NAME: &'static str;
 }
 
-/// A typed map of facts. The first to establish a fact wins; facts are never changed or taken back.
+/// A typed map of facts. The first to establish a fact wins; facts are never changed or taken back. Beside them lie the
+/// cells that are each filter's own.
 #[derive(Default)]
 pub struct Facts {
     // A handful at most: a linear search beats a hash map here.
     entries: Vec<Entry>,
+    slots: Slots,
 }
 
 struct Entry {
@@ -47,6 +51,17 @@ impl Facts {
             value: Box::new(fact),
         });
         Ok(())
+    }
+
+    /// What this filter put into its slot.
+    #[must_use]
+    pub fn slot<T: Send + Sync + 'static>(&self, slot: Slot<T>) -> Option<&T> {
+        self.slots.get(slot)
+    }
+
+    /// Puts a value into this filter's slot, replacing an earlier one.
+    pub fn fill<T: Send + Sync + 'static>(&mut self, slot: Slot<T>, value: T) {
+        self.slots.fill(slot, value);
     }
 
     /// Names of the facts established so far, in order.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderName;
 
-use crate::context::{BodyCx, ConnectCx, DatagramCx, LogCx, RequestCx, ResponseCx, StreamCx};
+use crate::context::{
+    BodyCx, ConnectCx, DatagramCx, Direction, LogCx, RequestCx, ResponseCx, StreamCx,
+};
 use crate::exchange::Exchange;
 use crate::facts::Fact;
 use crate::handshake::Handshake;
@@ -77,6 +79,17 @@ pub trait OnRequestBody: Send + Sync + 'static {
     fn holds(&self) -> usize {
         0
     }
+
+    /// The largest piece it is shown, in bytes; larger ones are cut. Who paces wants small ones.
+    fn piece_max(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Whether it leaves the bytes as they are, so that a length announced before stays true: it counts, paces, holds
+    /// or refuses.
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
 }
 
 /// Sees the response's body pass. Never waits.
@@ -97,6 +110,17 @@ pub trait OnResponseBody: Send + Sync + 'static {
         cx: &mut BodyCx<'_>,
         chunk: &mut Bytes,
     ) -> Result<Passage, FilterError>;
+
+    /// The largest piece it is shown, in bytes; larger ones are cut. Who paces wants small ones.
+    fn piece_max(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Whether it leaves the bytes as they are, so that a length announced before stays true: it counts, paces, holds
+    /// or refuses.
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
 }
 
 /// Sees the bytes of a stream pass: of an upgraded request, of TLS, of TCP. Never waits.
@@ -117,6 +141,11 @@ pub trait OnStream: Send + Sync + 'static {
         cx: &mut StreamCx<'_>,
         chunk: &mut Bytes,
     ) -> Result<Passage, FilterError>;
+
+    /// The largest piece it is shown in this direction, in bytes; larger ones are cut. Who paces wants small ones.
+    fn piece_max(&self, _: Direction) -> usize {
+        usize::MAX
+    }
 }
 
 /// Sees datagrams pass. Never waits; may forward, change or discard, but not hold.
@@ -381,17 +410,18 @@ twin!(DynOnResponse of OnResponse: on_response(ResponseCx) -> Revision);
 
 // Object-safe twins of the carrying traits: `begin` marries a hook and its state, so that no piece needs a downcast.
 macro_rules! carrier {
-    ($dyn:ident, $running:ident, $run:ident of $trait:ident: $hook:ident($cx:ident) $(+ $holds:ident)?) => {
+    ($dyn:ident, $running:ident, $run:ident of $trait:ident: $hook:ident($cx:ident)
+        $(, $about:ident($($arg:ident: $of:ty)?) -> $out:ty)*) => {
         pub(crate) trait $dyn: Send + Sync {
             fn begin(self: Arc<Self>, exchange: &Exchange) -> Box<dyn $running>;
-            $(fn $holds(&self) -> usize;)?
+            $(fn $about(&self, $($arg: $of)?) -> $out;)*
         }
         impl<T: $trait> $dyn for T {
             fn begin(self: Arc<Self>, exchange: &Exchange) -> Box<dyn $running> {
                 let state = $trait::begin(&*self, exchange);
                 Box::new($run { hook: self, state })
             }
-            $(fn $holds(&self) -> usize { $trait::$holds(self) })?
+            $(fn $about(&self, $($arg: $of)?) -> $out { $trait::$about(self, $($arg)?) })*
         }
         pub(crate) trait $running: Send {
             fn pass(&mut self, cx: &mut $cx<'_>, chunk: &mut Bytes) -> Result<Passage, FilterError>;
@@ -411,7 +441,10 @@ macro_rules! carrier {
         }
     };
 }
-carrier!(DynRequestBody, RunningRequestBody, RunRequestBody of OnRequestBody: on_request_body(BodyCx) + holds);
-carrier!(DynResponseBody, RunningResponseBody, RunResponseBody of OnResponseBody: on_response_body(BodyCx));
-carrier!(DynStream, RunningStream, RunStream of OnStream: on_stream(StreamCx));
+carrier!(DynRequestBody, RunningRequestBody, RunRequestBody of OnRequestBody: on_request_body(BodyCx),
+    holds() -> usize, piece_max() -> usize, keeps_bytes() -> bool);
+carrier!(DynResponseBody, RunningResponseBody, RunResponseBody of OnResponseBody: on_response_body(BodyCx),
+    piece_max() -> usize, keeps_bytes() -> bool);
+carrier!(DynStream, RunningStream, RunStream of OnStream: on_stream(StreamCx),
+    piece_max(direction: Direction) -> usize);
 carrier!(DynDatagram, RunningDatagram, RunDatagram of OnDatagram: on_datagram(DatagramCx));

@@ -20,6 +20,7 @@ mod outcome;
 pub mod redact;
 mod registry;
 mod request_line;
+mod slots;
 mod stage;
 mod verdict;
 mod weight;
@@ -35,7 +36,7 @@ pub use context::{
     BodyCx, ConnectCx, DatagramCx, Direction, LogCx, RequestCx, ResponseCx, StreamCx,
 };
 pub use env::Env;
-pub use exchange::{Exchange, Slot};
+pub use exchange::{Deadline, Exchange};
 pub use facts::{Established, Fact, Facts, Identity};
 pub use filter::{ConfigError, Filter};
 pub use handshake::{
@@ -54,6 +55,7 @@ pub use registry::{Factory, Registry};
 pub use request_line::{
     Fields, LOGGED_FIELD_BYTES_MAX, LOGGED_FIELDS_MAX, LOGGED_TARGET_BYTES_MAX, RequestLine,
 };
+pub use slots::Slot;
 pub use stage::Stage;
 pub use verdict::{
     Admission, FilterError, Passage, Reason, Redirect, Reply, Revision, Upgrade, Verdict,

@@ -55,6 +55,9 @@ pub enum Revision {
 pub enum Passage {
     /// What this filter holds, and then this piece, goes on.
     Forward,
+    /// The same after this wait, counted from now; until then no further piece is asked for. Not an answer to a
+    /// datagram.
+    Pace(Duration),
     /// Keep this piece until a later answer. Not an answer to a datagram, nor to the last piece.
     Hold,
     /// Drop what this filter holds, and this piece. The end of the bytes still goes on.
@@ -156,6 +159,8 @@ reasons! {
     Policy = "policy",
     /// Too much in too short a time.
     RateLimited = "rate-limited",
+    /// It took longer than it may.
+    TimeLimit = "time-limit",
     /// Too many bytes.
     TooLarge = "too-large",
     /// Something the decision needs did not answer.

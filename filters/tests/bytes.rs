@@ -90,6 +90,10 @@ fn both(name: &'static str, filter: &Arc<Pieces>) -> adit_filters::Placed {
 fn show(passed: Passed) -> String {
     match passed {
         Passed::Forward(bytes) => format!("forward {}", String::from_utf8_lossy(&bytes)),
+        Passed::Pace(bytes, wait) => {
+            let text = String::from_utf8_lossy(&bytes);
+            format!("after {wait:?} {text}")
+        }
         Passed::Held => "held".into(),
         Passed::Refuse(refusal) => format!(
             "refuse {} by {}",

@@ -143,6 +143,7 @@ impl Chain {
                 gate.weight.weigh_full(verdict, ear)
             };
             let by = &gate.name;
+            exchange.sign_deadline(by);
             match verdict {
                 Ok(Verdict::Continue) => {}
                 Ok(Verdict::Upgrade(granted)) => upgrade |= asked == Some(granted),
@@ -284,6 +285,7 @@ async fn undoable(
 ) -> Result<Verdict, FilterError> {
     let original = head.clone();
     let known = exchange.facts_mut().len();
+    let deadline = exchange.deadline().cloned();
     let verdict = hook
         .call(&mut RequestCx {
             head,
@@ -296,6 +298,7 @@ async fn undoable(
         Weighed::Undone(note) => {
             *head = original;
             exchange.facts_mut().truncate(known);
+            exchange.set_deadline(deadline);
             note.into_iter().for_each(|note| exchange.note(note));
             Ok(Verdict::Continue)
         }

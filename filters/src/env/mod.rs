@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::exchange::Slot;
 use crate::filter::ConfigError;
+use crate::slots::Slot;
 
 pub use http_client::{FetchError, HttpClient, HttpRequest, HttpResponse, Reach};
 pub use jobs::{Jobs, JobsError};
@@ -65,7 +65,7 @@ impl Env {
         }
     }
 
-    /// A cell of this filter's own in every exchange.
+    /// A cell of this filter's own in every connection and every exchange.
     ///
     /// # Errors
     /// When the filter already has [`FILTER_SLOTS_MAX`] of them.
