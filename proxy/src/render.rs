@@ -83,7 +83,9 @@ pub fn status_of(reason: Reason) -> StatusCode {
         Reason::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Reason::Capacity | Reason::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::Capacity | Reason::TimeLimit | Reason::Unavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Reason::Plugin => StatusCode::INTERNAL_SERVER_ERROR,
         Reason::Unsupported => StatusCode::NOT_IMPLEMENTED,
         // Challenge, Country, InsufficientScope, Ip, Mtls, Origin, Policy and whatever a later
@@ -168,6 +170,7 @@ fn refusal_text(reason: Reason) -> &'static str {
         Reason::InsufficientScope => "The token does not allow this request.",
         Reason::AmbiguousCredentials => "The request carries more than one credential.",
         Reason::RateLimited => "Too many requests; try again later.",
+        Reason::TimeLimit => "The request took longer than this tunnel allows.",
         Reason::TooLarge => "The request is larger than this tunnel accepts.",
         Reason::Unavailable => "A check this tunnel depends on is not available.",
         Reason::Capacity => "The tunnel is at its limit.",

@@ -204,19 +204,29 @@ impl Lane {
             By::Downstream => By::Upstream,
             _ => By::Downstream,
         };
+        let piece_max = self.flow.as_ref().map_or(usize::MAX, StreamFlow::piece_max);
+        let mut rest = Bytes::new();
         loop {
-            let next = tokio::select! {
-                biased;
-                next = self.from.next() => next.map_err(|abort| (by, abort))?,
-                abort = self.to.broken() => return Err((other, abort)),
-            };
-            let last = next.is_none();
-            let bytes = next.unwrap_or_default();
-            count(record, bytes.len());
+            let mut last = false;
+            if rest.is_empty() {
+                let next = tokio::select! {
+                    biased;
+                    next = self.from.next() => next.map_err(|abort| (by, abort))?,
+                    abort = self.to.broken() => return Err((other, abort)),
+                };
+                last = next.is_none();
+                rest = next.unwrap_or_default();
+                count(record, rest.len());
+            }
+            let bytes = rest.split_to(rest.len().min(piece_max));
             let bytes = match &mut self.flow {
                 None => bytes,
                 Some(flow) => match flow.pass(record.exchange(), bytes, last) {
                     Passed::Forward(bytes) => bytes,
+                    Passed::Pace(bytes, wait) => tokio::select! {
+                        () = tokio::time::sleep(wait) => bytes,
+                        abort = self.to.broken() => return Err((other, abort)),
+                    },
                     Passed::Held => Bytes::new(),
                     Passed::Refuse(refusal) => {
                         record.refuse(refusal.clone());

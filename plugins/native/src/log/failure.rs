@@ -139,7 +139,7 @@ fn of_refusal(entry: &Entry, refusal: &Refusal, message: Option<String>) -> Valu
         Reason::AmbiguousCredentials | Reason::Origin => {
             denied("other", Some(refusal.reason.as_str()))
         }
-        Reason::Capacity | Reason::RateLimited => refused("capacity", message),
+        Reason::Capacity | Reason::RateLimited | Reason::TimeLimit => refused("capacity", message),
         Reason::Policy | Reason::Misdirected => refused("policy", message),
         Reason::Unsupported => refused("unsupported", message),
         Reason::NotFound => not_found("route", message),

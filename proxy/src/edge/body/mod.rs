@@ -1,6 +1,7 @@
 //! The two bodies of an exchange on their way through: filters see the bytes, bytes are counted,
 //! stalls are noticed. Nothing is kept unless a filter holds it.
 
+mod pace;
 mod request;
 mod response;
 mod stall;
@@ -8,6 +9,7 @@ mod stall;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use adit_filters::{BodyFlow, Passed, Settlement};
 use bytes::Bytes;
@@ -109,8 +111,12 @@ impl Outbound {
 }
 
 enum Through {
-    /// What may go on now, and trailers that follow it.
-    Forward(Option<Frame<Bytes>>, Option<Frame<Bytes>>),
+    /// What may go on after this wait, and trailers that follow it.
+    Forward {
+        data: Option<Frame<Bytes>>,
+        trailers: Option<Frame<Bytes>>,
+        wait: Duration,
+    },
     Abort(Abort),
 }
 
@@ -128,10 +134,15 @@ fn pass(
     };
     let passed = flow.pass(record.exchange(), bytes, last, trailers.as_mut());
     let trailers = trailers.map(Frame::trailers);
+    let forward = |bytes: Bytes, wait| Through::Forward {
+        data: (!bytes.is_empty()).then(|| Frame::data(bytes)),
+        trailers,
+        wait,
+    };
     match passed {
-        Passed::Forward(bytes) if bytes.is_empty() => Through::Forward(trailers, None),
-        Passed::Forward(bytes) => Through::Forward(Some(Frame::data(bytes)), trailers),
-        Passed::Held => Through::Forward(trailers, None),
+        Passed::Forward(bytes) => forward(bytes, Duration::ZERO),
+        Passed::Pace(bytes, wait) => forward(bytes, wait),
+        Passed::Held => forward(Bytes::new(), Duration::ZERO),
         Passed::Refuse(refusal) => {
             record.refuse(refusal.clone());
             Through::Abort(Abort::Refused(refusal))

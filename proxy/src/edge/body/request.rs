@@ -13,6 +13,7 @@ use adit_filters::{BodyFlow, By, Cause};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::pace::Pace;
 use super::stall::{ContinueWait, Stall};
 use super::{Inbound, Next, Through, pass};
 use crate::edge::abort::Abort;
@@ -28,6 +29,8 @@ pub(crate) struct RequestBody {
     inner: Inbound,
     record: Arc<Record>,
     flow: Option<BodyFlow>,
+    pace: Pace,
+    /// What may go on once the wait is over.
     held: VecDeque<Frame<Bytes>>,
     length: Option<u64>,
     stall: Stall,
@@ -40,6 +43,9 @@ pub(crate) struct RequestBody {
 /// Set once a request body has been given away to its end.
 pub(crate) type Sent = Arc<AtomicBool>;
 
+/// How a leg ended before its end.
+type Failed = (Abort, By, Cause);
+
 impl RequestBody {
     /// `length` is the visitor's `Content-Length` where its protocol frames without it.
     pub(crate) fn new(
@@ -50,10 +56,10 @@ impl RequestBody {
         unread: Unread,
     ) -> Self {
         let flow = record.chain().request_body(record.exchange());
-        let length = match flow {
-            // A filter may change the bytes and so their number.
-            Some(_) => None,
-            None => inner.length().or(length),
+        let length = match &flow {
+            // The number changes with the bytes.
+            Some(flow) if flow.may_change() => None,
+            _ => inner.length().or(length),
         };
         let done = inner.is_end_stream() && flow.is_none();
         unread.store(!inner.is_end_stream(), Ordering::Relaxed);
@@ -61,6 +67,7 @@ impl RequestBody {
             inner,
             record,
             flow,
+            pace: Pace::default(),
             held: VecDeque::new(),
             length,
             stall: Stall::new(idle),
@@ -82,6 +89,7 @@ impl RequestBody {
             inner: Inbound::Empty,
             record,
             flow: None,
+            pace: Pace::default(),
             held: VecDeque::new(),
             length: Some(0),
             stall: Stall::new(Duration::MAX),
@@ -110,68 +118,97 @@ impl RequestBody {
         if self.flow.as_ref().is_none_or(|flow| flow.hold() == 0) {
             return Ok(());
         }
-        while !self.done && self.held.is_empty() {
-            match std::future::poll_fn(|cx| self.poll_through(cx)).await {
-                Some(frame) => self.held.push_back(frame?),
-                None => break,
-            }
+        if let Some(frame) = std::future::poll_fn(|cx| self.poll_through(cx)).await {
+            // Trailers may have come with it already.
+            self.held.push_front(frame?);
+            self.sent.store(false, Ordering::Relaxed);
         }
         Ok(())
     }
 
     fn poll_through(&mut self, cx: &mut Context<'_>) -> Next {
         loop {
+            if ready!(self.pace.poll_over(cx)) {
+                // It was not the visitor who kept everybody waiting.
+                self.stall.restart();
+            }
+            if let Some(frame) = self.held.pop_front() {
+                return self.give(Some(frame));
+            }
             if self.done {
-                return Poll::Ready(None);
+                return self.give(None);
             }
-            let next = match self.inner.poll_frame(cx) {
-                Poll::Ready(next) => {
-                    self.stall.progress();
-                    next
-                }
-                Poll::Pending => {
-                    ready!(self.stall.poll_expired(cx));
-                    if self.record.is_flowing() {
-                        // The answer is on its way: a conversation in which this side is quiet.
-                        self.stall.restart();
-                        continue;
-                    }
-                    return self.fail(Abort::Stalled, By::Downstream, Cause::Timeout);
-                }
+            let piece_max = self.flow.as_ref().map_or(usize::MAX, BodyFlow::piece_max);
+            let frame = match self.pace.rest(piece_max) {
+                Some(rest) => Some(rest),
+                None => match ready!(self.poll_visitor(cx)) {
+                    Some(Ok(frame)) => Some(self.pace.cut(frame, piece_max)),
+                    Some(Err((abort, by, cause))) => return self.fail(abort, by, cause),
+                    None => None,
+                },
             };
-            let frame = match next {
-                Some(Ok(frame)) => Some(frame),
-                Some(Err(abort)) => {
-                    return self.fail(abort, By::Downstream, Cause::Reset);
-                }
-                None => None,
-            };
-            let last = frame.is_none() || self.inner.is_end_stream();
+            let last = frame.is_none() || self.inner.is_end_stream() && !self.pace.has_rest();
             self.done = last;
-            if last {
-                self.unread.store(false, Ordering::Relaxed);
-            }
-            if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
-                self.record.add_up(data.len());
-            }
-            let frame = frame.map(without_forged_trailers);
-            if last && self.held.is_empty() {
-                self.sent.store(true, Ordering::Relaxed);
-            }
             let Some(flow) = &mut self.flow else {
-                return Poll::Ready(frame.map(Ok));
+                return self.give(frame);
             };
             match pass(flow, &self.record, frame, last) {
-                Through::Forward(Some(frame), then) => {
-                    self.held.extend(then);
-                    return Poll::Ready(Some(Ok(frame)));
+                Through::Forward {
+                    data,
+                    trailers,
+                    wait,
+                } => {
+                    self.held.extend(data);
+                    self.held.extend(trailers);
+                    if !wait.is_zero() {
+                        self.pace.wait(wait);
+                    }
                 }
-                Through::Forward(None, _) => {}
                 Through::Abort(abort) => {
                     return self.fail(abort, By::Server, Cause::Error);
                 }
             }
         }
+    }
+
+    /// The next frame from the visitor, or how its leg ended.
+    fn poll_visitor(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        let next = loop {
+            match self.inner.poll_frame(cx) {
+                Poll::Ready(next) => break next,
+                Poll::Pending => {
+                    ready!(self.stall.poll_expired(cx));
+                    if !self.record.is_flowing() {
+                        let stalled = (Abort::Stalled, By::Downstream, Cause::Timeout);
+                        return Poll::Ready(Some(Err(stalled)));
+                    }
+                    // The answer is on its way: a conversation in which this side is quiet.
+                    self.stall.restart();
+                }
+            }
+        };
+        self.stall.progress();
+        if next.is_none() || self.inner.is_end_stream() {
+            self.unread.store(false, Ordering::Relaxed);
+        }
+        let Some(next) = next else {
+            return Poll::Ready(None);
+        };
+        if let Some(data) = next.as_ref().ok().and_then(Frame::data_ref) {
+            self.record.add_up(data.len());
+        }
+        let next = next
+            .map(without_forged_trailers)
+            .map_err(|abort| (abort, By::Downstream, Cause::Reset));
+        Poll::Ready(Some(next))
+    }
+
+    /// Gives the next frame away, or says that there are no more.
+    fn give(&mut self, frame: Option<Frame<Bytes>>) -> Next {
+        if self.done && self.held.is_empty() {
+            self.sent.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame.map(Ok))
     }
 
     fn fail(&mut self, abort: Abort, by: By, cause: Cause) -> Next {
@@ -188,10 +225,9 @@ impl Body for RequestBody {
     type Error = Abort;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
-        if let Some(frame) = self.held.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        if let Some(wait) = &mut self.wait {
+        if self.held.is_empty()
+            && let Some(wait) = &mut self.wait
+        {
             ready!(wait.poll_over(cx));
             self.wait = None;
         }

@@ -9,6 +9,7 @@ use adit_filters::{BodyFlow, By, Cause};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::pace::Pace;
 use super::{Next, Outbound, Through, pass};
 use crate::edge::abort::Abort;
 use crate::edge::http1;
@@ -19,6 +20,8 @@ pub(crate) struct ResponseBody {
     inner: Outbound,
     record: Option<Arc<Record>>,
     flow: Option<BodyFlow>,
+    pace: Pace,
+    /// What may go on once the wait is over.
     held: VecDeque<Frame<Bytes>>,
     /// Dropped with the body: tells the connection that the exchange is over.
     busy: Option<http1::Busy>,
@@ -35,6 +38,7 @@ impl ResponseBody {
             inner,
             record,
             flow,
+            pace: Pace::default(),
             held: VecDeque::new(),
             busy: None,
             done,
@@ -51,7 +55,7 @@ impl ResponseBody {
 
     /// Whether filters may change the bytes, so that a length said before is void.
     pub(crate) fn may_change(&self) -> bool {
-        self.flow.is_some()
+        self.flow.as_ref().is_some_and(BodyFlow::may_change)
     }
 
     /// The visitor went away; an HTTP/2 upstream hears the same code.
@@ -64,38 +68,54 @@ impl ResponseBody {
 
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Next {
         loop {
+            ready!(self.pace.poll_over(cx));
             if let Some(frame) = self.held.pop_front() {
-                return Poll::Ready(Some(Ok(frame)));
+                return self.give(Some(frame));
             }
             if self.done {
-                return Poll::Ready(None);
+                return self.give(None);
             }
-            let frame = match ready!(self.inner.poll_frame(cx)) {
-                Some(Ok(frame)) => Some(frame),
-                Some(Err(abort)) => return self.fail(abort, By::Upstream, Cause::Reset),
-                None => None,
-            };
-            self.done = frame.is_none() || self.inner.is_end_stream();
-            let (frame, then) = match (&mut self.flow, &self.record) {
-                (Some(flow), Some(record)) => match pass(flow, record, frame, self.done) {
-                    Through::Forward(frame, then) => (frame, then),
-                    Through::Abort(abort) => return self.fail(abort, By::Server, Cause::Error),
+            let piece_max = self.flow.as_ref().map_or(usize::MAX, BodyFlow::piece_max);
+            let frame = match self.pace.rest(piece_max) {
+                Some(rest) => Some(rest),
+                None => match ready!(self.inner.poll_frame(cx)) {
+                    Some(Ok(frame)) => Some(self.pace.cut(frame, piece_max)),
+                    Some(Err(abort)) => return self.fail(abort, By::Upstream, Cause::Reset),
+                    None => None,
                 },
-                _ => (frame, None),
             };
-            self.held.extend(then);
-            if let Some(record) = &self.record {
-                if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
-                    record.add_down(data.len());
+            self.done = frame.is_none() || self.inner.is_end_stream() && !self.pace.has_rest();
+            let (Some(flow), Some(record)) = (&mut self.flow, &self.record) else {
+                return self.give(frame);
+            };
+            match pass(flow, record, frame, self.done) {
+                Through::Forward {
+                    data,
+                    trailers,
+                    wait,
+                } => {
+                    self.held.extend(data);
+                    self.held.extend(trailers);
+                    if !wait.is_zero() {
+                        self.pace.wait(wait);
+                    }
                 }
-                if self.done {
-                    record.end(By::Upstream, Cause::Closed);
-                }
-            }
-            if let Some(frame) = frame {
-                return Poll::Ready(Some(Ok(frame)));
+                Through::Abort(abort) => return self.fail(abort, By::Server, Cause::Error),
             }
         }
+    }
+
+    /// Gives the next frame away, or says that there are no more.
+    fn give(&mut self, frame: Option<Frame<Bytes>>) -> Next {
+        if let Some(record) = &self.record {
+            if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
+                record.add_down(data.len());
+            }
+            if self.done && self.held.is_empty() {
+                record.end(By::Upstream, Cause::Closed);
+            }
+        }
+        Poll::Ready(frame.map(Ok))
     }
 
     fn fail(&mut self, abort: Abort, by: By, cause: Cause) -> Next {
@@ -123,14 +143,9 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.flow {
-            Some(_) => SizeHint::default(),
-            None => self
-                .inner
-                .length()
-                .map(SizeHint::with_exact)
-                .unwrap_or_default(),
-        }
+        // What a filter lets wait counts as still to come, and nobody knows here how much that is.
+        let known = self.flow.is_none().then(|| self.inner.length()).flatten();
+        known.map(SizeHint::with_exact).unwrap_or_default()
     }
 }
 
