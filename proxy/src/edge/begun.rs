@@ -77,32 +77,49 @@ impl Begun<'_> {
                 return Answer::Close;
             }
         };
+        if asked.is_some() && !granted {
+            let refusal = Refusal {
+                detail: Some("no filter of the tunnel grants this upgrade".to_owned()),
+                ..Refusal::edge(Reason::Unsupported)
+            };
+            return self.refuse(&record, refusal).await;
+        }
         self.forwarded_form(&mut head, &record);
+        tokio::select! {
+            biased;
+            answer = self.reach(head, body, asked, unread, trailers, &record) => answer,
+            refusal = record.stopped_by() => self.refuse(&record, refusal).await,
+        }
+    }
+
+    /// The filters have let it pass: the upstream answers, or something else does in its place.
+    async fn reach(
+        &self,
+        mut head: request::Parts,
+        body: Inbound,
+        asked: Option<Asked>,
+        unread: Unread,
+        trailers: bool,
+        record: &Arc<Record>,
+    ) -> Answer {
         if let Some(asked) = asked {
-            if !granted {
-                let refusal = Refusal {
-                    detail: Some("no filter of the tunnel grants this upgrade".to_owned()),
-                    ..Refusal::edge(Reason::Unsupported)
-                };
-                return self.refuse(&record, refusal).await;
-            }
-            return self.upgrade(head, asked, &record).await;
+            return self.upgrade(head, asked, record).await;
         }
         let length = content_length(&mut head);
         let idle = self.visit.limits().body_idle;
-        let mut body = RequestBody::new(body, Arc::clone(&record), length, idle, unread);
+        let mut body = RequestBody::new(body, Arc::clone(record), length, idle, unread);
         if let Err(abort) = body.prefill().await {
-            return self.failed(&record, UpstreamError::Aborted(abort)).await;
+            return self.failed(record, UpstreamError::Aborted(abort)).await;
         }
         let outgoing = Outgoing {
             head,
             body,
             trailers,
-            record: Arc::clone(&record),
+            record: Arc::clone(record),
         };
         match upstream::send(self.visit, self.site, outgoing).await {
-            Ok((head, body)) => self.answer(&record, head, body).await,
-            Err(error) => self.failed(&record, error).await,
+            Ok((head, body)) => self.answer(record, head, body).await,
+            Err(error) => self.failed(record, error).await,
         }
     }
 
@@ -212,7 +229,7 @@ impl Begun<'_> {
             return instead;
         }
         record.answer(&head);
-        let body = ResponseBody::new(body, Some(Arc::clone(record)));
+        let body = ResponseBody::of_upstream(body, record);
         if body.may_change() {
             head.headers.remove(header::CONTENT_LENGTH);
         }

@@ -147,15 +147,21 @@ impl Relay {
             tokio::pin!(one, other);
             // One direction may end before the other, but not for ever: a peer that is gone without
             // a word is noticed by nobody who only waits for it.
+            let both = async {
+                tokio::select! {
+                    ended = &mut one => match ended {
+                        Ok(()) => within(half_closed, other).await,
+                        Err(broken) => Err(broken),
+                    },
+                    ended = &mut other => match ended {
+                        Ok(()) => within(half_closed, one).await,
+                        Err(broken) => Err(broken),
+                    },
+                }
+            };
             tokio::select! {
-                ended = &mut one => match ended {
-                    Ok(()) => within(half_closed, other).await,
-                    Err(broken) => Err(broken),
-                },
-                ended = &mut other => match ended {
-                    Ok(()) => within(half_closed, one).await,
-                    Err(broken) => Err(broken),
-                },
+                ended = both => ended,
+                refusal = record.stopped_by() => Err((By::Server, Abort::Refused(refusal))),
             }
         };
         match outcome {

@@ -18,6 +18,7 @@ mod pool;
 mod record;
 mod request_id;
 mod site;
+mod stop;
 mod target;
 mod upgrade;
 mod upstream;

@@ -2,19 +2,22 @@
 //! part of it (head, either body, an upgraded stream) has been let go.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
     atomic::{AtomicU16, AtomicU64, Ordering},
 };
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_filters::{
-    By, Cause, Chain, Exchange, Failure, Fields, Outcome, Refusal, RequestId, RequestLine, Settled,
-    Settlement, Termination, Upgrade,
+    By, Cause, Chain, Deadline, Exchange, Failure, Fields, Outcome, Reason, Refusal, RequestId,
+    RequestLine, Settled, Settlement, Termination, Upgrade,
 };
 use http::{Version, response};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use super::abort::Abort;
 use super::counters::{Counters, Finished};
+use super::stop::Stop;
 use crate::usage::Usage;
 
 /// One exchange, shared by everything that still works on it.
@@ -33,6 +36,9 @@ pub(crate) struct Record {
     down: AtomicU64,
     upgrade: Option<Upgrade>,
     ending: Mutex<Ending>,
+    stop: Stop,
+    /// Ends the exchange when its time is over.
+    timer: OnceLock<AbortHandle>,
     counters: Arc<Counters>,
     usage: Arc<Usage>,
 }
@@ -63,7 +69,7 @@ pub(crate) struct Opening {
 
 impl Record {
     pub(crate) fn new(opening: Opening) -> Arc<Self> {
-        Arc::new(Self {
+        let record = Arc::new(Self {
             chain: opening.chain,
             exchange: opening.exchange,
             line: opening.line,
@@ -77,9 +83,54 @@ impl Record {
             down: AtomicU64::new(0),
             upgrade: opening.upgrade,
             ending: Mutex::default(),
+            stop: Stop::default(),
+            timer: OnceLock::new(),
             counters: opening.counters,
             usage: opening.usage,
-        })
+        });
+        if let Some(deadline) = record.exchange.deadline() {
+            let task = tokio::spawn(stop_after(deadline.clone(), Arc::downgrade(&record)));
+            let _only_here = record.timer.set(task.abort_handle());
+        }
+        record
+    }
+
+    /// Ends the exchange, whatever it is doing, unless it has ended already.
+    pub(crate) fn stop(&self, refusal: Refusal) {
+        let mut ending = self.ending();
+        if ending.termination.is_some() {
+            return;
+        }
+        let cause = match refusal.reason {
+            Reason::TimeLimit => Cause::Timeout,
+            _ => Cause::Closed,
+        };
+        let abort = Abort::Refused(refusal.clone());
+        ending.termination = Some(Termination {
+            detail: Some(abort.detail()),
+            ..Termination::new(By::Server, cause)
+        });
+        ending.refusal.get_or_insert(refusal);
+        ending.abort.get_or_insert(abort);
+        drop(ending);
+        self.stop.ask();
+    }
+
+    /// Waits until somebody ends the exchange. For the one task that drives it.
+    pub(crate) async fn stopped(&self) {
+        self.stop.asked().await;
+    }
+
+    /// Waits until somebody ends the exchange, and says why.
+    pub(crate) async fn stopped_by(&self) -> Refusal {
+        self.stopped().await;
+        let why = self.refusal();
+        why.unwrap_or_else(|| Refusal::edge(Reason::Policy))
+    }
+
+    /// From now on, who ends the exchange ends the connection that this tells.
+    pub(crate) fn stop_cuts(&self, connection: &Arc<Notify>) {
+        self.stop.cuts(Arc::clone(connection));
     }
 
     pub(crate) fn exchange(&self) -> &Exchange {
@@ -168,8 +219,19 @@ impl Record {
     }
 }
 
+/// Ends an exchange that is not over in time.
+async fn stop_after(deadline: Deadline, record: Weak<Record>) {
+    tokio::time::sleep(deadline.after).await;
+    if let Some(record) = record.upgrade() {
+        record.stop(deadline.refusal);
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
+        if let Some(timer) = self.timer.get() {
+            timer.abort();
+        }
         let ending = std::mem::take(
             self.ending
                 .get_mut()

@@ -1,6 +1,7 @@
 //! A response body on its way to the visitor.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use adit_filters::{BodyFlow, By, Cause};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::Notify;
 
 use super::pace::Pace;
 use super::{Next, Outbound, Through, pass};
@@ -25,6 +27,8 @@ pub(crate) struct ResponseBody {
     held: VecDeque<Frame<Bytes>>,
     /// Dropped with the body: tells the connection that the exchange is over.
     busy: Option<http1::Busy>,
+    /// It ends when somebody ends the exchange. The edge's own word about that does not.
+    can_be_stopped: bool,
     done: bool,
 }
 
@@ -41,7 +45,37 @@ impl ResponseBody {
             pace: Pace::default(),
             held: VecDeque::new(),
             busy: None,
+            can_be_stopped: false,
             done,
+        }
+    }
+
+    /// An answer of an upstream: who ends the exchange ends it too.
+    pub(crate) fn of_upstream(inner: Outbound, record: &Arc<Record>) -> Self {
+        let mut body = Self::new(inner, Some(Arc::clone(record)));
+        body.can_be_stopped = true;
+        body
+    }
+
+    fn stoppable(&self) -> Option<&Arc<Record>> {
+        self.record.as_ref().filter(|_| self.can_be_stopped)
+    }
+
+    /// Waits until the exchange has to end, and for ever if nobody can end it.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        let record = self.stoppable().map(Arc::clone);
+        async move {
+            match record {
+                Some(record) => record.stopped().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The end of the exchange is the end of its connection, which `cut` tells.
+    pub(crate) fn cuts(&self, cut: &Arc<Notify>) {
+        if let Some(record) = self.stoppable() {
+            record.stop_cuts(cut);
         }
     }
 

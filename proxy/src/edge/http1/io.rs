@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
@@ -28,6 +29,8 @@ pub(crate) struct Clock {
     /// The connection left HTTP.
     upgraded: AtomicBool,
     backlog: Backlog,
+    /// Tells the connection to end at once.
+    cut: Arc<Notify>,
     /// What the connection became when it left HTTP.
     relay: Mutex<Option<JoinHandle<()>>>,
 }
@@ -49,6 +52,7 @@ impl Clock {
             unread: Unread::default(),
             upgraded: AtomicBool::new(false),
             backlog: Backlog::default(),
+            cut: Arc::default(),
             relay: Mutex::default(),
         })
     }
@@ -73,6 +77,11 @@ impl Clock {
 
     pub(crate) fn unread(&self) -> Unread {
         Arc::clone(&self.unread)
+    }
+
+    /// What ends the connection at once, with the answer that is on its way.
+    pub(crate) fn cut(&self) -> &Arc<Notify> {
+        &self.cut
     }
 
     /// The connection leaves HTTP; what it becomes is still the connection's.

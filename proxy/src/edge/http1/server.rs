@@ -56,6 +56,10 @@ where
                 tracing::debug!("visitor connection closed: idle, or one side took too long");
                 return;
             }
+            () = clock.cut().notified() => {
+                tracing::debug!("visitor connection cut: its exchange had to end");
+                return;
+            }
             () = drain.begun(), if !draining => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();
@@ -133,6 +137,7 @@ async fn answer(
         }
         Answer::Response { head, mut body } => {
             body.keep_busy(busy);
+            body.cuts(clock.cut());
             Response::from_parts(head, body)
         }
     };

@@ -264,7 +264,17 @@ async fn answer_with(
     if end {
         return End::Done;
     }
-    match pump(&mut body, Outgoing::new(stream, patience)).await {
+    let mut stream = Outgoing::new(stream, patience);
+    let stopped = body.stopped();
+    let pumped = tokio::select! {
+        biased;
+        pumped = pump(&mut body, &mut stream) => pumped,
+        () = stopped => {
+            stream.reset(code::CANCEL);
+            Err(Abort::Closed)
+        }
+    };
+    match pumped {
         Ok(()) => End::Done,
         Err(Abort::Reset(code)) => {
             body.reset(code);
@@ -279,7 +289,7 @@ async fn answer_with(
 
 /// Moves a response body to the visitor. The error is the visitor's own end; an upstream's is
 /// passed on as a reset.
-async fn pump(body: &mut ResponseBody, mut stream: Outgoing) -> Result<(), Abort> {
+async fn pump(body: &mut ResponseBody, stream: &mut Outgoing) -> Result<(), Abort> {
     loop {
         let next = poll_fn(|cx| {
             if let Poll::Ready(abort) = stream.poll_reset(cx) {
