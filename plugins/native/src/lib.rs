@@ -1,5 +1,6 @@
 //! Filters built into Adit, one module each, in folders named for the stages of the chain.
 
+pub mod capacity;
 pub mod identity;
 pub mod local;
 pub mod log;
@@ -62,6 +63,7 @@ pub fn registry(services: &Services) -> Registry {
         .with_factory(Box::new(RstreamAuthFactory::new(services.desk.clone())))
         .with::<upgrade::websocket::WebSocket>()
         .with::<upgrade::other::OtherUpgrade>()
+        .with::<capacity::limits::Limits>()
         .with::<log::access_log::AccessLog>()
         .with::<log::stream_summary::StreamSummary>()
         .with::<log::otlp::Otlp>()

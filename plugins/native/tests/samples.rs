@@ -107,6 +107,7 @@ fn filters_stand_where_they_belong() {
             "rstream-auth",
             "websocket",
             "upgrade",
+            "limits",
             "access-log",
             "stream-summary",
             "otlp"
@@ -124,6 +125,7 @@ fn filters_stand_where_they_belong() {
             Stage::Identity,
             Stage::Upgrade,
             Stage::Upgrade,
+            Stage::Capacity,
             Stage::Log,
             Stage::Log,
             Stage::Log
@@ -159,6 +161,66 @@ fn a_mistake_in_a_table_has_its_position() {
             "trusted-ips",
             "alow = ['10.0.0.0/8']",
             Some("engine.toml:1:1: alow: unknown key `alow`, did you mean `allow`?"),
+        ),
+        ("limits", "request.duration = '1h'", None),
+        (
+            "limits",
+            "connection = { bytes = { up = '1GiB' }, concurrent = { ip = 1 } }",
+            None,
+        ),
+        (
+            "limits",
+            "",
+            Some("engine.toml:1:1: `limits` limits nothing: give `request`, `connection` or both"),
+        ),
+        (
+            "limits",
+            "request = {}",
+            Some(
+                "engine.toml:1:11: request: `request` limits nothing: give a limit, or leave it out",
+            ),
+        ),
+        (
+            "limits",
+            "request.bandwidth = {}",
+            Some(
+                "engine.toml:1:21: request.bandwidth: `bandwidth` limits nothing: give `up`, `down` or both",
+            ),
+        ),
+        (
+            "limits",
+            "request.bandwidth.up = '1000000'",
+            Some(
+                "engine.toml:1:24: request.bandwidth.up: `1000000` is not a rate, use one with its unit such as `8Mbit/s` or `1MiB/s`, from 8000bit/s up",
+            ),
+        ),
+        (
+            "limits",
+            "request.body = '10 MB'",
+            Some(
+                "engine.toml:1:16: request.body: `10 MB` is not a size, use one with its unit such as `32KiB` or `1MiB`",
+            ),
+        ),
+        (
+            "limits",
+            "connection.duration = '0s'",
+            Some(
+                "engine.toml:1:23: connection.duration: a `duration` of nothing lets nothing pass, use a longer one",
+            ),
+        ),
+        (
+            "limits",
+            "connection.body = '1KiB'",
+            Some(
+                "engine.toml:1:12: connection.body: unknown key `body`, use one of `bandwidth`, `bytes`, `duration`, `concurrent`",
+            ),
+        ),
+        (
+            "limits",
+            "request.concurrent = {}",
+            Some(
+                "engine.toml:1:22: request.concurrent: `concurrent` limits nothing: give `ip`, `token` or `tunnel`",
+            ),
         ),
         ("tls-policy", "min-version = 'tls1.3'", None),
         (

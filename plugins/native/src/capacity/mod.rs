@@ -1,0 +1,3 @@
+//! Filters about rates and shares.
+
+pub mod limits;
