@@ -15,4 +15,5 @@ pub mod engine;
 pub mod mmdb;
 pub mod origin;
 pub mod provider;
+pub mod service;
 pub mod visitor;

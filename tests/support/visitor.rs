@@ -50,6 +50,12 @@ impl Plain {
         self.answer().await
     }
 
+    /// Sends a request and reads the head of its answer.
+    pub async fn ask_head(&mut self, text: impl AsRef<[u8]>) -> Answer {
+        self.write(text).await;
+        self.head().await
+    }
+
     /// Reads until the bytes so far hold `end`; returns everything up to and with it.
     pub async fn until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
@@ -180,4 +186,43 @@ pub async fn get(sender: &SendRequest<Bytes>, uri: &str) -> Result<Whole, h2::Er
     let request = Request::get(uri).body(()).unwrap();
     let (response, _) = sender.send_request(request, true)?;
     whole(response.await?).await
+}
+
+/// A key for a WebSocket, as good as any (RFC 6455 §1.3).
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+/// What a server answers to a WebSocket's key (RFC 6455 §4.2.2).
+pub fn accept_of(key: &str) -> String {
+    use base64::Engine as _;
+    use sha1::Digest as _;
+    let digest = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
+    base64::engine::general_purpose::STANDARD.encode(digest)
+}
+
+/// Asks for a WebSocket over HTTP/1.1.
+pub fn websocket(host: &str, path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )
+}
+
+/// Opens a WebSocket over HTTP/2 (RFC 8441); the connection has been answered something before, with the settings that
+/// allow it.
+///
+/// # Errors
+/// The stream's error.
+pub async fn websocket_http2(
+    sender: &SendRequest<Bytes>,
+    host: &str,
+    path: &str,
+) -> Result<(Response<h2::RecvStream>, h2::SendStream<Bytes>), h2::Error> {
+    let mut ready = sender.clone().ready().await?;
+    let request = Request::connect(format!("https://{host}{path}"))
+        .extension(h2::ext::Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .body(())
+        .unwrap();
+    let (response, stream) = ready.send_request(request, false)?;
+    Ok((response.await?, stream))
 }

@@ -12,7 +12,7 @@ use adit_filters::{FilterError, Hooks, OnRequest, Placed, RequestCx, Stage, Verd
 use adit_proxy::edge::{Limits, UpstreamMode};
 use adit_tests::edge::{HOST, TestEdge};
 use adit_tests::origin;
-use adit_tests::visitor::{self, Plain};
+use adit_tests::visitor::{self, Plain, accept_of};
 use bytes::Bytes;
 use http::Request;
 
@@ -77,13 +77,6 @@ fn field<'a>(head: &'a str, name: &str) -> &'a str {
     head.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
         .unwrap()
-}
-
-fn accept_of(key: &str) -> String {
-    use base64::Engine as _;
-    use sha1::Digest as _;
-    let digest = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
-    base64::engine::general_purpose::STANDARD.encode(digest)
 }
 
 /// An HTTP/2 origin that takes extended CONNECT and echoes.

@@ -255,3 +255,22 @@ async fn what_a_request_has_left_of_its_time_and_of_its_connections() {
     let over = Err(Reason::Misdirected);
     assert_eq!(left, [Ok(10), Ok(10), Ok(6), over]);
 }
+
+#[tokio::test]
+async fn a_rehearsal_takes_no_place() {
+    let world = World::new(
+        "request = { body = '1KiB', concurrent = { ip = 1 } }\nconnection = { concurrent = { ip = 1 } }",
+    );
+    let connection = world.connect("192.0.2.1", "t").await.unwrap();
+    let held = world.get(&connection, "a").await.unwrap();
+    for (length, passes) in [(1024, true), (1025, false)] {
+        let request = http::Request::get("https://a.example/").header(CONTENT_LENGTH, length);
+        let mut head = request.body(()).unwrap().into_parts().0;
+        let (info, tunnel) = (connection.info().clone(), connection.tunnel().clone());
+        let trial = world.chain.trial(info, tunnel, &mut head, None, None).await;
+        let passed = matches!(trial.decision, Decision::Pass { .. });
+        assert_eq!(passed, passes, "{length}");
+    }
+    drop(held);
+    assert!(world.get(&connection, "a").await.is_ok());
+}
