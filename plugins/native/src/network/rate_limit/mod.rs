@@ -95,13 +95,9 @@ impl Factory for RateLimitFactory {
     fn build(&self, section: &Section, env: &mut Env) -> Result<Hooks, Vec<Problem>> {
         let config: Config = section.deserialize()?;
         let wrong = |key: Option<&str>, message: &str| vec![section.problem(key, message)];
-        let max = match (config.requests, config.connections) {
-            (Some(max), None) | (None, Some(max)) => max,
-            _ => {
-                let message =
-                    "give either `requests` or `connections`; for both, use the filter twice";
-                return Err(wrong(None, message));
-            }
+        let ((Some(max), None) | (None, Some(max))) = (config.requests, config.connections) else {
+            let message = "give either `requests` or `connections`; for both, use the filter twice";
+            return Err(wrong(None, message));
         };
         if config.connections.is_some() && config.per == Per::Token {
             let message = "a connection proves nothing yet, use `requests` or another `per`";

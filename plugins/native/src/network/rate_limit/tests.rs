@@ -246,7 +246,7 @@ fn who_comes_too_often_is_not_forgotten_for_strangers_nor_does_the_table_outgrow
         assert_eq!(limit.count(v4(stranger)), Ok(()));
     }
     assert!(limit.count(Key::Tunnel("greedy")).is_err());
-    assert!(KEYS_MAX < 2_500_000 && KEYS_MAX * 16 <= 32 * MIB);
+    const { assert!(KEYS_MAX < 2_500_000 && KEYS_MAX * 16 <= 32 * MIB) };
     let store = limit.limiter.into_state_store();
     assert!(store.bytes() < 33 * MIB, "{} bytes", store.bytes());
 }
