@@ -19,8 +19,11 @@ pub struct Location {
     pub asn: Option<u32>,
 }
 
+/// The fact's name.
+const LOCATION: &str = "location";
+
 impl Fact for Location {
-    const NAME: &'static str = "location";
+    const NAME: &'static str = LOCATION;
 }
 
 /// What is read of a record, in the layout of MaxMind's databases of countries, cities and networks.
