@@ -1,6 +1,6 @@
 //! A proof of work that browsers do by themselves (edge-behaviour §7.5).
 //!
-//! A visitor without a pass is sent to the engine's own host ([`gate`]), where a page works for a moment, and comes back
+//! A visitor without a pass is sent to the engine's own host (`gate`), where a page works for a moment, and comes back
 //! with its proof, which counts once; the tunnel's host gives it a pass. Nothing is kept for visitors who never come
 //! back: what they wanted goes through the browser, sealed. It says nothing about who somebody is.
 

@@ -1,8 +1,8 @@
 //! Signing in with a browser (edge-behaviour §7.6).
 //!
-//! A visitor without a session is sent to the engine's own host ([`tunnel`]), signs in there with a local account or at
-//! an OpenID Connect provider ([`serve`]), and comes back with a code that counts once; the tunnel's host turns it into
-//! a session of its own ([`session`]). Who is signed in on the engine's host needs no password for a second tunnel.
+//! A visitor without a session is sent to the engine's own host (`tunnel`), signs in there with a local account or at
+//! an OpenID Connect provider (`serve`), and comes back with a code that counts once; the tunnel's host turns it into
+//! a session of its own (`session`). Who is signed in on the engine's host needs no password for a second tunnel.
 
 mod accounts;
 mod codes;
