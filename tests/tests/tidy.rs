@@ -254,6 +254,48 @@ fn every_filter_has_a_sample_and_a_row_in_the_readme() {
     report("a filter is not shown to its users", breaches);
 }
 
+/// Cases of the edge's description, by letter and number.
+const CASES: [(char, usize); 5] = [('C', 30), ('T', 22), ('M', 15), ('H', 13), ('X', 19)];
+
+#[test]
+fn every_case_is_named_in_a_test_or_in_the_list_of_those_that_wait() {
+    let list = fs::read_to_string(root().join("tests/CONFORMANCE.md")).unwrap();
+    let waiting: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+        .collect();
+    let mut named = std::collections::BTreeSet::new();
+    let places = [
+        ("config", ".rs"),
+        ("filters", ".rs"),
+        ("plugins", ".rs"),
+        ("agent", ".rs"),
+    ];
+    let places = places
+        .iter()
+        .chain(&[("proxy", ".rs"), ("tests", ".rs"), ("tests", ".py")]);
+    for (path, text) in places.flat_map(|(folder, ending)| files(folder, ending)) {
+        if path.ends_with("tidy.rs") {
+            continue;
+        }
+        let lines = text.lines().filter(|line| line.contains(['#', '/', '"']));
+        let words = lines.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric()));
+        named.extend(words.filter(|word| word.len() <= 3).map(str::to_owned));
+    }
+    let mut breaches = Vec::new();
+    for (letter, count) in CASES {
+        for number in 1..=count {
+            let case = format!("{letter}{number}");
+            match (named.contains(&case), waiting.contains(&case.as_str())) {
+                (false, false) => breaches.push(format!("{case}: no test names it")),
+                (true, true) => breaches.push(format!("{case}: a test names it, and it waits")),
+                _ => {}
+            }
+        }
+    }
+    report("tests/CONFORMANCE.md is not true", breaches);
+}
+
 #[test]
 fn nothing_in_the_repository_names_the_machine_it_was_made_on() {
     let mut breaches = Vec::new();
