@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
+
 use crate::chain::Refusal;
 use crate::connection::Connection;
 use crate::context::Direction;
@@ -23,6 +25,8 @@ pub struct Exchange {
     slots: Slots,
     /// Which filters' `when` did not match: they take no part in this exchange.
     skipped: Skipped,
+    /// What was asked for, as received: conditions of filters that judge the exchange later are held against it.
+    target: Option<PathAndQuery>,
     /// How many filters the response has to pass on its way up: those that let the request in, less those further
     /// in than the filter that answered itself.
     pub(crate) inward: AtomicU8,
@@ -54,6 +58,7 @@ impl Exchange {
             facts: Facts::default(),
             slots: Slots::default(),
             skipped: Skipped::default(),
+            target: None,
             // A flow without a request phase has been let in by everyone who was asked: the connect hooks.
             inward: AtomicU8::new(filters),
             deadline: None,
@@ -172,6 +177,15 @@ impl Exchange {
 
     pub(crate) fn left(&self) -> MutexGuard<'_, Vec<Left>> {
         lock(&self.left)
+    }
+
+    pub(crate) fn set_target(&mut self, target: Option<PathAndQuery>) {
+        self.target = target;
+    }
+
+    /// The path that was asked for; `/` where none was.
+    pub(crate) fn path(&self) -> &str {
+        self.target.as_ref().map_or("/", PathAndQuery::path)
     }
 
     pub(crate) fn skip(&mut self, at: u8) {

@@ -15,13 +15,14 @@ use crate::context::{
 use crate::exchange::Exchange;
 use crate::facts::Fact;
 use crate::handshake::Handshake;
+use crate::rejudge::{Again, OnRejudge};
 use crate::stage::Stage;
 use crate::verdict::{Admission, FilterError, Passage, Revision, Verdict};
 
 /// Decides whether a connection may reach a tunnel. May wait.
 pub trait OnConnect: Send + Sync + 'static {
-    /// Called once per (connection, tunnel); also in a trial of which nothing comes, see
-    /// [`Rehearsal`](crate::Rehearsal).
+    /// Called once per (connection, tunnel); also in a trial of which nothing comes, and about exchanges that are
+    /// open, see [`Rehearsal`](crate::Rehearsal).
     ///
     /// # Errors
     /// When the filter could not decide; the connection is then refused, unless the filter is an observer.
@@ -186,6 +187,7 @@ pub struct Hooks {
     pub(crate) stream: Option<Arc<dyn DynStream>>,
     pub(crate) datagram: Option<Arc<dyn DynDatagram>>,
     pub(crate) log: Option<Arc<dyn OnLog>>,
+    pub(crate) rejudge: Again,
     pub(crate) stage: Stage,
     pub(crate) rank: u8,
     pub(crate) needs: Vec<&'static str>,
@@ -300,6 +302,24 @@ impl Hooks {
     pub fn log(self, hook: Arc<impl OnLog>) -> Self {
         Self {
             log: Some(hook),
+            ..self
+        }
+    }
+
+    /// Is asked about open exchanges by [`OnRejudge`].
+    #[must_use]
+    pub fn rejudge(self, hook: Arc<impl OnRejudge>) -> Self {
+        Self {
+            rejudge: Again::Hook(hook),
+            ..self
+        }
+    }
+
+    /// Is never asked about open exchanges: it decides how something may begin, not whether it may go on.
+    #[must_use]
+    pub fn judges_once(self) -> Self {
+        Self {
+            rejudge: Again::Never,
             ..self
         }
     }

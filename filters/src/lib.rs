@@ -19,6 +19,7 @@ mod meter;
 mod outcome;
 pub mod redact;
 mod registry;
+mod rejudge;
 mod request_line;
 mod slots;
 mod stage;
@@ -52,6 +53,7 @@ pub use outcome::{
     By, Cause, Failure, FailureKind, Outcome, RequestId, Settled, Settlement, Termination,
 };
 pub use registry::{Factory, Registry};
+pub use rejudge::{OnRejudge, RejudgeCx, Stay};
 pub use request_line::{
     Fields, LOGGED_FIELD_BYTES_MAX, LOGGED_FIELDS_MAX, LOGGED_TARGET_BYTES_MAX, RequestLine,
 };

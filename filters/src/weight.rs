@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::chain::Refusal;
 use crate::meter::{Answered, Ear, Tally};
+use crate::rejudge::Stay;
 use crate::verdict::{Admission, FilterError, Passage, Reason, Revision, Upgrade, Verdict};
 
 /// How often each filter on trial is quoted in the log; afterwards, whenever the number has doubled.
@@ -111,6 +112,15 @@ impl Answer for Revision {
             Self::Keep => Said::Pass,
             Self::Replace(reply) => Said::Respond(reply.status),
             Self::Close => Said::Close,
+        }
+    }
+}
+
+impl Answer for Stay {
+    fn said(&self) -> Said {
+        match self {
+            Self::Yes | Self::Upgraded => Said::Pass,
+            Self::No(reason) => Said::Refuse(*reason, None),
         }
     }
 }

@@ -72,6 +72,8 @@ pub struct Options {
 pub struct Engine {
     inner: Arc<Inner>,
     tasks: JoinSet<()>,
+    /// Judges open exchanges again, to the last of them.
+    judging: JoinSet<()>,
 }
 
 /// Where an engine listens.
@@ -134,7 +136,10 @@ impl Engine {
         let mut engine = Self {
             inner,
             tasks: JoinSet::new(),
+            judging: JoinSet::new(),
         };
+        let open = Arc::clone(&engine.inner.edge.open);
+        engine.judging.spawn(open.keep_judging());
         engine.serve(https, http, metrics_socket, admin);
         engine.inner.api.set_ready(true);
         Ok(engine)

@@ -198,6 +198,15 @@ impl<'e> Browser<'e> {
         })
     }
 
+    /// The field with the cookies that go to a host.
+    pub fn cookies(&self, host: &str) -> String {
+        let of_host = self.jar.iter().filter(|cookie| cookie.host == host);
+        let pairs: Vec<String> = of_host
+            .map(|cookie| format!("{}={}", cookie.name, cookie.value))
+            .collect();
+        format!("Cookie: {}\r\n", pairs.join("; "))
+    }
+
     async fn follow(&mut self, mut answer: Answer) -> Answer {
         for _ in 0..REDIRECTS_MAX {
             let next = match answer.status {

@@ -128,6 +128,18 @@ impl TestEngine {
         (host, arrived)
     }
 
+    /// A published tunnel whose service does what the path says, see [`service`](crate::service::serve).
+    pub async fn publish_service(&self, client: &Client, options: TunnelOptions) -> String {
+        let mut tunnel = client.create_tunnel(options).await.unwrap();
+        let host = tunnel.info().unwrap().hostname().unwrap().to_owned();
+        tokio::spawn(async move {
+            while let Ok(stream) = tunnel.accept().await {
+                tokio::spawn(crate::service::serve_stream(stream));
+            }
+        });
+        host
+    }
+
     /// A visitor's HTTP/2 connection to `host`.
     pub async fn h2(&self, host: &str) -> h2::client::SendRequest<bytes::Bytes> {
         let stream = self.visit(host, "h2").await;

@@ -12,6 +12,7 @@ pub mod certificate;
 pub mod collector;
 pub mod edge;
 pub mod engine;
+pub mod flow;
 pub mod mmdb;
 pub mod origin;
 pub mod provider;

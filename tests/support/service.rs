@@ -113,16 +113,20 @@ impl Outcomes {
 pub fn serve(mut streams: mpsc::UnboundedReceiver<Opened>) {
     tokio::spawn(async move {
         while let Some(opened) = streams.recv().await {
-            tokio::spawn(async move {
-                let service =
-                    service_fn(|request| async move { Ok::<_, Infallible>(answer(request).await) });
-                let _ended = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(opened.io), service)
-                    .with_upgrades()
-                    .await;
-            });
+            tokio::spawn(serve_stream(opened.io));
         }
     });
+}
+
+/// The same on one stream.
+pub async fn serve_stream(
+    io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+) {
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(request).await) });
+    let _ended = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades()
+        .await;
 }
 
 fn number(path: &str, prefix: &str) -> Option<usize> {

@@ -10,6 +10,7 @@ use adit_agent::TunnelOptions;
 use adit_plugins::identity::token::Claims;
 use adit_tests::browser::Browser;
 use adit_tests::engine::{ENGINE_HOST, TestEngine};
+use adit_tests::flow::Flow;
 use serde_json::{Value, json};
 
 /// Little work, since a debug build hashes slowly.
@@ -244,5 +245,43 @@ async fn challenges_are_made_for_those_who_may_connect() {
             let page = created["url"].as_str().unwrap();
             assert_eq!(browser.ask("GET", page, &[], "").await.status, 200);
         }
+    }
+}
+
+#[tokio::test]
+async fn who_has_worked_stays_and_who_was_not_asked_to_does_not() {
+    let rules = |off: &str| {
+        format!(
+            "{EASY}[policy.edge]\nfilters = [{{ use = \"challenge\", optional = true }}]\n\
+             [project.default]\npolicies = [\"edge\"]\noff = [{off}]\n"
+        )
+    };
+    let engine = TestEngine::start(&rules("")).await;
+    let client = engine.client().await;
+    let host = engine.publish_service(&client, TunnelOptions::http()).await;
+    let mut browser = Browser::new(&engine);
+    let page = browser.open(&browser.url(&host, "/up")).await;
+    let back = solved(&page.body);
+    assert_eq!(browser.ask("GET", &back, &[], "").await.status, 303);
+    let pass = browser.cookies(&host);
+    let token = format!(
+        "Authorization: Bearer {}\r\n",
+        engine.token(&Claims::default())
+    );
+    let mut stay = Vec::new();
+    for fields in [&pass, &token] {
+        let flow = Flow::begin(&engine, &host, "h1 websocket", fields).await;
+        stay.push(flow.unwrap());
+    }
+    engine.rewrite(&rules("\"edge/challenge\""));
+    engine.engine.reload().unwrap();
+    let mut unasked = Flow::begin(&engine, &host, "h1 websocket", "")
+        .await
+        .unwrap();
+    engine.rewrite(&rules(""));
+    engine.engine.reload().unwrap();
+    unasked.ends().await;
+    for flow in &mut stay {
+        assert!(flow.goes_on().await);
     }
 }

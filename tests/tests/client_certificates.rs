@@ -10,6 +10,7 @@ use adit_plugins::identity::rstream_auth::{Hash, SALT_BYTES};
 use adit_plugins::identity::token::Claims;
 use adit_tests::certificate::ClientCertificate;
 use adit_tests::engine::{Arrived, TestEngine, provider};
+use adit_tests::flow::Flow;
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ClientConfig, HandshakeKind, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -378,4 +379,38 @@ async fn a_tunnels_certificates_do_not_stand_in_for_what_the_project_asks_for() 
             Err(error) => panic!("{error:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_certificate_let_in_ends_when_it_is_taken_back() {
+    let (kept, revoked) = (ClientCertificate::new(), ClientCertificate::new());
+    let credentials = |more: &str| {
+        let more = format!("{CONNECT}\n{more}");
+        [
+            kept.credential("kept", CONNECT),
+            revoked.credential("revoked", &more),
+        ]
+        .concat()
+    };
+    let engine = engine(&credentials(""), "").await;
+    let client = engine.client().await;
+    let host = engine.publish_service(&client, mtls()).await;
+    let mut flows = Vec::new();
+    for certificate in [&kept, &revoked] {
+        let config = certificate.visitor(&engine, "http/1.1");
+        let stream = engine.handshake(&host, &config).await.unwrap();
+        flows.push(Flow::websocket_on(stream, &host, "").await.unwrap());
+    }
+    engine.engine.reload().unwrap();
+    for flow in &mut flows {
+        assert!(flow.goes_on().await);
+    }
+    let file = engine.folder.path().join("credentials.toml");
+    fs::write(file, credentials("revoked = true")).unwrap();
+    engine.engine.reload().unwrap();
+    let [of_kept, of_revoked] = &mut *flows else {
+        panic!()
+    };
+    of_revoked.ends().await;
+    assert!(of_kept.goes_on().await);
 }

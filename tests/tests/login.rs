@@ -13,6 +13,7 @@ use adit_plugins::identity::rstream_auth::{ADDRESS_TRIES_MAX, Hash, SALT_BYTES};
 use adit_plugins::identity::token::Claims;
 use adit_tests::browser::{Answer, Browser, Cookie};
 use adit_tests::engine::{ENGINE_HOST, TestEngine};
+use adit_tests::flow::Flow;
 
 /// Fields of a request.
 type Fields<'a> = [(&'a str, &'a str)];
@@ -747,4 +748,38 @@ async fn reserved_paths_reach_no_service_under_any_spelling() {
     );
     let head = browser.ask("HEAD", &url, &[], "").await;
     assert_eq!((head.status, &*head.body), (200, ""));
+}
+
+#[tokio::test]
+async fn what_is_open_ends_with_the_session_that_opened_it() {
+    let (engine, folder) = engine("").await;
+    let client = engine.client().await;
+    let host = engine.publish_service(&client, rstream_auth()).await;
+    let mut ada = Browser::new(&engine);
+    enter(&mut ada, &host, "/up", "ada").await;
+    let mut bob = Browser::new(&engine);
+    enter(&mut bob, &host, "/up", "bob").await;
+    let (of_ada, of_bob) = (ada.cookies(&host), bob.cookies(&host));
+    let begin = async |way, fields: &str| Flow::begin(&engine, &host, way, fields).await;
+    assert_eq!(begin("h1 websocket", "").await.err(), Some(401));
+    let mut flows = [
+        begin("h1 websocket", &of_ada).await.unwrap(),
+        begin("h2 body", &of_ada).await.unwrap(),
+    ];
+    let mut twin = begin("h1 websocket", &of_bob).await.unwrap();
+    engine.engine.reload().unwrap();
+    for flow in &mut flows {
+        assert!(flow.goes_on().await);
+    }
+    let logout = ada.url(&host, "/.well-known/rstream/logout");
+    assert_eq!(ada.ask("POST", &logout, &[], "").await.status, 204);
+    for flow in &mut flows {
+        flow.ends().await;
+    }
+    assert!(twin.goes_on().await);
+    // An account that is gone has no sessions either.
+    let accounts = accounts().split("[account.bob]").next().unwrap().to_owned();
+    fs::write(folder.path().join("accounts.toml"), accounts).unwrap();
+    engine.engine.reload().unwrap();
+    twin.ends().await;
 }

@@ -19,7 +19,8 @@ Examples:
   adit policy ls                              every filter of every project, and whether it is on
   adit policy show default edge/geoip         one of them: the file's word, and who switched it when
   adit policy off default edge/geoip --reason \"customers abroad are locked out\"
-                                              for new requests at once, and after a restart too
+                                              for new requests at once, and after a restart too;
+                                              what is open is judged again within seconds
   adit policy on default edge/geoip           on, even where the file has it off
   adit policy reset default edge/geoip        as the file says again
   adit policy test --host app.t.edge.example.com --from 203.0.113.7

@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::{CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainRow, Gate, Link, Logger, Placed};
+use super::{
+    CHAIN_FILTERS_MAX, CHAIN_SLOTS_MAX, Chain, ChainRow, Gate, Juror, Link, Logger, Placed,
+};
 use crate::carry::BODY_HOLD_MAX;
 use crate::handshake::{Contradiction, Handshake};
+use crate::hooks::Hooks;
 use crate::meter::{Meter, Phase};
+use crate::rejudge::{Again, Asked};
 use crate::stage::Stage;
 use crate::weight::Weight;
 use crate::when::When;
@@ -308,6 +312,7 @@ fn lists(filters: Vec<Placed>, meter: Option<&dyn Meter>) -> Chain {
     let (mut connect, mut request, mut response, mut log) = (vec![], vec![], vec![], vec![]);
     let (mut request_body, mut response_body, mut stream, mut datagram) =
         (vec![], vec![], vec![], vec![]);
+    let mut jurors = Vec::new();
     let mut conditional = false;
     let mut logged = [vec![], vec![]];
     for (at, placed) in (0u8..).zip(filters) {
@@ -334,6 +339,15 @@ fn lists(filters: Vec<Placed>, meter: Option<&dyn Meter>) -> Chain {
             observer,
             dry_run,
         });
+        if !dry_run {
+            let juror = |asked| Juror {
+                name: name.clone(),
+                weight: weight.clone(),
+                when: when.clone(),
+                asked,
+            };
+            jurors.extend(asked_again(&hooks, observer).into_iter().map(juror));
+        }
         for (all, asked) in logged.iter_mut().zip(hooks.logged) {
             all.extend(asked);
         }
@@ -382,6 +396,7 @@ fn lists(filters: Vec<Placed>, meter: Option<&dyn Meter>) -> Chain {
         stream: stream.into(),
         datagram: datagram.into(),
         log: log.into(),
+        jurors: jurors.into(),
         rows: rows.into(),
         logged: logged.map(|mut names: Vec<HeaderName>| {
             names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
@@ -390,5 +405,20 @@ fn lists(filters: Vec<Placed>, meter: Option<&dyn Meter>) -> Chain {
         }),
         conditional,
         ..Chain::default()
+    }
+}
+
+/// In what ways a filter is asked about open exchanges. An observer that cannot be asked is passed over.
+fn asked_again(hooks: &Hooks, observer: bool) -> Vec<Asked> {
+    match &hooks.rejudge {
+        Again::Never => Vec::new(),
+        Again::Hook(hook) => vec![Asked::Hook(Arc::clone(hook))],
+        Again::ByPhase => {
+            let grants = hooks.stage == Stage::Upgrade;
+            let connect = hooks.connect.clone().map(Asked::Connect);
+            let request = (hooks.request.is_some() && (grants || !observer))
+                .then_some(Asked::Stands { grants });
+            connect.into_iter().chain(request).collect()
+        }
     }
 }

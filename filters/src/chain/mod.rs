@@ -2,6 +2,7 @@
 
 mod compile;
 mod flows;
+mod rejudge;
 mod run;
 mod trial;
 
@@ -17,6 +18,7 @@ use crate::hooks::{
     DynDatagram, DynOnConnect, DynOnRequest, DynOnResponse, DynRequestBody, DynResponseBody,
     DynStream, Hooks, OnLog,
 };
+use crate::rejudge::Asked;
 use crate::stage::Stage;
 use crate::verdict::{Reason, Redirect, Reply};
 use crate::weight::Weight;
@@ -81,6 +83,8 @@ pub struct Chain {
     stream: Box<[Link<dyn DynStream>]>,
     datagram: Box<[Link<dyn DynDatagram>]>,
     log: Box<[Logger]>,
+    /// Who is asked about open exchanges.
+    jurors: Box<[Juror]>,
     rows: Box<[ChainRow]>,
     /// Names of the fields that filters of the log ask for, of requests and of answers.
     logged: [Box<[HeaderName]>; 2],
@@ -100,6 +104,14 @@ struct Link<H: ?Sized> {
 struct Logger {
     at: u8,
     hook: Arc<dyn OnLog>,
+}
+
+/// A filter that is asked whether an open exchange may go on.
+struct Juror {
+    name: Arc<str>,
+    weight: Weight,
+    when: Option<When>,
+    asked: Asked,
 }
 
 struct Gate {

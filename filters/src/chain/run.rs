@@ -120,6 +120,7 @@ impl Chain {
                 ..Refusal::edge(Reason::BadRequest)
             });
         }
+        exchange.set_target(head.uri.path_and_query().cloned());
         for gate in &self.request {
             if gate
                 .when

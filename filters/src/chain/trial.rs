@@ -13,8 +13,9 @@ use crate::meter::{Answered, Ear, Phase, Told};
 use crate::verdict::Upgrade;
 use crate::weight::Said;
 
-/// Established before the first filter is asked in a [`trial`](Chain::trial): nothing comes of what it says, so a
-/// filter that counts must not count it, and one that remembers must not remember it.
+/// Established before the first filter is asked about what does not happen now: in a [`trial`](Chain::trial), of which
+/// nothing comes, and when an open exchange is [judged again](Chain::rejudge). A filter that counts must not count it,
+/// and one that remembers must not remember it.
 #[derive(Clone, Copy, Debug)]
 pub struct Rehearsal;
 

@@ -28,6 +28,8 @@ use crate::render::{self, Rendered};
 pub(super) struct Begun<'a> {
     pub(super) visit: &'a Arc<Visit>,
     pub(super) site: &'a Arc<Site>,
+    /// What was in force when the chain was taken.
+    pub(super) edition: u64,
     pub(super) chain: Arc<Chain>,
     pub(super) client: IpAddr,
     pub(super) id: RequestId,
@@ -82,6 +84,9 @@ impl Begun<'_> {
                 detail: Some("no filter of the tunnel grants this upgrade".to_owned()),
                 ..Refusal::edge(Reason::Unsupported)
             };
+            return self.refuse(&record, refusal).await;
+        }
+        if let Err(refusal) = self.visit.exchanges.enter(&record, self.edition).await {
             return self.refuse(&record, refusal).await;
         }
         self.forwarded_form(&mut head, &record);
@@ -174,7 +179,7 @@ impl Begun<'_> {
             clock,
             upgrade,
             counters: Arc::clone(self.visit.counters()),
-            usage: Arc::clone(self.site.usage(self.visit.counters())),
+            site: Arc::clone(self.site),
         }
     }
 

@@ -65,10 +65,12 @@ pub(crate) async fn drive(
         }
     };
     let form = Form::of(&head);
+    let edition = visit.edge.open.edition();
     let chain = site.chain();
     let exchange = Begun {
         visit,
         site: &site,
+        edition,
         chain,
         client,
         id,

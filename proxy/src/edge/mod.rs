@@ -14,6 +14,7 @@ mod head;
 mod http1;
 mod http2;
 mod limits;
+mod open;
 mod pool;
 mod record;
 mod request_id;
@@ -38,6 +39,7 @@ pub(crate) use head::imagined;
 
 pub use dial::{BoxStream, Dial, DialError, Dialing, Stream};
 pub use limits::Limits;
+pub(crate) use open::Changes;
 pub use site::{Directory, Found, Fronts, Site, UpstreamMode};
 
 /// What every visitor connection shares.
@@ -50,6 +52,7 @@ pub struct Edge {
     pub(crate) upstream_tls: upstream_tls::TlsClient,
     pub(crate) port: u16,
     pub(crate) request_ids: request_id::RequestIds,
+    pub(crate) open: Arc<open::Open>,
     drain: watch::Sender<bool>,
 }
 
@@ -81,6 +84,7 @@ impl Edge {
             upstream_tls: upstream_tls::TlsClient::new(),
             port: parts.port,
             request_ids: request_id::RequestIds::new(),
+            open: Arc::default(),
             drain: watch::Sender::new(false),
         })
     }

@@ -17,8 +17,9 @@ use tokio::task::AbortHandle;
 
 use super::abort::Abort;
 use super::counters::{Counters, Finished};
+use super::open::Place;
+use super::site::Site;
 use super::stop::Stop;
-use crate::usage::Usage;
 
 /// One exchange, shared by everything that still works on it.
 pub(crate) struct Record {
@@ -40,7 +41,9 @@ pub(crate) struct Record {
     /// Ends the exchange when its time is over.
     timer: OnceLock<AbortHandle>,
     counters: Arc<Counters>,
-    usage: Arc<Usage>,
+    site: Arc<Site>,
+    /// Where it is found while it is under way.
+    place: OnceLock<Place>,
 }
 
 #[derive(Default)]
@@ -64,7 +67,7 @@ pub(crate) struct Opening {
     pub(crate) clock: Instant,
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) usage: Arc<Usage>,
+    pub(crate) site: Arc<Site>,
 }
 
 impl Record {
@@ -86,7 +89,8 @@ impl Record {
             stop: Stop::default(),
             timer: OnceLock::new(),
             counters: opening.counters,
-            usage: opening.usage,
+            site: opening.site,
+            place: OnceLock::new(),
         });
         if let Some(deadline) = record.exchange.deadline() {
             let task = tokio::spawn(stop_after(deadline.clone(), Arc::downgrade(&record)));
@@ -139,6 +143,20 @@ impl Record {
 
     pub(crate) fn chain(&self) -> &Arc<Chain> {
         &self.chain
+    }
+
+    pub(crate) fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// What it has left HTTP for, or asked to.
+    pub(crate) fn upgrade(&self) -> Option<Upgrade> {
+        self.upgrade
+    }
+
+    /// Keeps the place where it is found until it is over.
+    pub(crate) fn keep(&self, place: Place) {
+        let _only_once = self.place.set(place);
     }
 
     /// The upstream has answered, or the relay has begun.
@@ -239,7 +257,7 @@ impl Drop for Record {
         );
         let status = Some(self.status.load(Ordering::Relaxed)).filter(|status| *status != 0);
         let (up, down) = (*self.up.get_mut(), *self.down.get_mut());
-        self.usage.add(up, down);
+        self.site.usage(&self.counters).add(up, down);
         self.counters.finished(Finished {
             version: self.version,
             status,

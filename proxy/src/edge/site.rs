@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use adit_filters::{Chain, TunnelInfo};
@@ -36,6 +37,7 @@ pub struct Site {
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) pool: Arc<Pool>,
     usage: OnceLock<Arc<Usage>>,
+    ended: AtomicBool,
 }
 
 impl Site {
@@ -54,6 +56,7 @@ impl Site {
             dial,
             pool: Arc::default(),
             usage: OnceLock::new(),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -73,8 +76,14 @@ impl Site {
         self.usage.get_or_init(|| counters.usage(&self.info))
     }
 
+    /// Whether the tunnel has ended, while exchanges on it may go on.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Lets idle upstream connections go: the tunnel has ended.
     pub fn close(&self) {
+        self.ended.store(true, Ordering::Release);
         self.pool.close();
     }
 }

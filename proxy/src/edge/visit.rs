@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::Edge;
 use super::counters::Counters;
 use super::limits::Limits;
+use super::open::Exchanges;
 use super::site::Site;
 use crate::usage::Open;
 
@@ -26,6 +27,8 @@ pub(crate) struct Visit {
     _open: Option<Open>,
     limits: Arc<Limits>,
     decisions: Mutex<Vec<Decision>>,
+    /// What is under way on it.
+    pub(crate) exchanges: Arc<Exchanges>,
     /// One decision at a time: a filter that counts connections counts this one once.
     deciding: tokio::sync::Mutex<()>,
 }
@@ -76,6 +79,7 @@ impl Visit {
             .as_ref()
             .map(|site| site.usage(&edge.counters).connect());
         Self {
+            exchanges: Exchanges::new(&edge.open),
             edge,
             info,
             site,

@@ -21,7 +21,7 @@ use crate::admin;
 use crate::agents::{self, Agents};
 use crate::api::Api;
 use crate::assemble::Policies;
-use crate::edge::{self, Counters, Edge};
+use crate::edge::{self, Changes, Counters, Edge};
 use crate::env::World;
 use crate::listen::front::{self, FrontProxies};
 use crate::listen::names::OwnNames;
@@ -45,7 +45,7 @@ pub(crate) struct Inner {
     pub(super) policies: ArcSwap<Policies>,
     pub(super) switchboard: Switchboard,
     pub(super) agents: Arc<Agents>,
-    edge: Arc<Edge>,
+    pub(super) edge: Arc<Edge>,
     pub(super) api: Arc<Api>,
     services: Arc<ArcSwap<Services>>,
     pub(super) dispatch: Arc<Dispatch>,
@@ -103,6 +103,7 @@ impl Inner {
             limits: build::edge_limits(&config),
             port,
         });
+        login::on_sign_out(&built.services, &edge);
         let dispatch = Arc::new(Dispatch {
             settings: ArcSwap::from_pointee(build::listen_settings(&config, names, &built)),
             fronts: Arc::clone(&fronts),
@@ -195,11 +196,13 @@ impl Inner {
         built.services.authority.set_trust(built.trust);
         self.agents.judge_again();
         login::at_port(&built.services, port);
+        login::on_sign_out(&built.services, &self.edge);
         self.services.store(Arc::new(built.services));
         self.policies.store(Arc::clone(&built.policies));
         for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");
         }
+        self.edge.open.change(Changes::of_everything());
         let usages = &self.edge.counters.usages;
         usages.set_projects(config.listen.metrics_projects);
         if let Some(metrics) = &self.metrics {
@@ -230,6 +233,7 @@ impl Inner {
                 );
                 self.services.load().authority.set_credentials(credentials);
                 self.agents.judge_again();
+                self.edge.open.change(Changes::of_credentials());
             }
             Err(problems) => {
                 for problem in problems {

@@ -12,6 +12,7 @@ use adit_plugins::identity::rstream_auth::{
     Allow, Desk, DeskError, DeskSettings, ProviderSettings,
 };
 
+use crate::edge::{Changes, Edge};
 use crate::env::{OsRandom, World};
 
 /// The key space of what the desk stores.
@@ -128,5 +129,13 @@ pub(super) fn at_port(services: &Services, port: u16) {
     }
     if let Some(gate) = &services.gate {
         gate.set_port(port);
+    }
+}
+
+/// Has open exchanges judged again when somebody signs out.
+pub(super) fn on_sign_out(services: &Services, edge: &Edge) {
+    if let Some(desk) = &services.desk {
+        let open = Arc::clone(&edge.open);
+        desk.on_sign_out(move || open.change(Changes::of_credentials()));
     }
 }

@@ -11,6 +11,7 @@ use super::inner::{Inner, assemble};
 use crate::assemble::{
     FilterState, IdleSwitch, Operator, Policies, Position, Switch, SwitchKey, Switches,
 };
+use crate::edge::Changes;
 use crate::store::{Embedded, Records, StoreError};
 
 /// The store's space of switches.
@@ -223,6 +224,7 @@ impl Inner {
         let swapped = self
             .agents
             .set_assemble_of(assemble(Arc::clone(&policies)), of_project);
+        self.edge.open.change(Changes::of_project(&key.project));
         for (tunnel, error) in swapped.closed {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the filter that was switched");
         }

@@ -152,7 +152,10 @@ impl WellKnown {
     /// The phases it takes part in.
     #[must_use]
     pub fn hooks(self) -> Hooks {
-        Hooks::new().at(Stage::Local).request(Arc::new(self))
+        Hooks::new()
+            .at(Stage::Local)
+            .judges_once()
+            .request(Arc::new(self))
     }
 
     fn answer(&self, cx: &RequestCx<'_>) -> Verdict {
@@ -251,7 +254,7 @@ impl WellKnown {
         }
         let tunnel = cx.exchange.connection().tunnel();
         match self.desk.as_ref()?.visitor(&cx.head.headers, tunnel, None) {
-            Visitor::User(user) => Some(Who {
+            Visitor::User(_, user) => Some(Who {
                 method: Policy::RstreamAuth,
                 id: user.id,
                 name: user.name,

@@ -11,8 +11,8 @@ use adit_config::{NearPath, Problem, Section};
 use adit_filters::env::Clock;
 use adit_filters::{
     Admission, CertificateVerdict, ClientCertificate, ConnectCx, Env, Fact, Factory, FilterError,
-    Handshake, Hooks, Identity, JudgeCertificate, OnConnect, OnRequest, Reason, RequestCx, Stage,
-    Verdict,
+    Handshake, Hooks, Identity, JudgeCertificate, OnConnect, OnRejudge, OnRequest, Reason,
+    RejudgeCx, RequestCx, Stage, Stay, Verdict,
 };
 use http::HeaderMap;
 use http::header::COOKIE;
@@ -21,7 +21,7 @@ use serde::Deserialize;
 use super::anchors::Anchors;
 use super::leaf::Leaf;
 use crate::identity::Missing;
-use crate::identity::token::{Admitted, Authority, CertificateError, TokenFilter};
+use crate::identity::token::{Admitted, Authority, CertificateError, TokenFilter, stays};
 
 const NAME: &str = "client-cert";
 
@@ -116,7 +116,8 @@ impl ClientCert {
             .rank(1)
             .handshake(demand)
             .connect(Arc::clone(&filter))
-            .request(filter);
+            .request(Arc::clone(&filter))
+            .rejudge(filter);
         match missing {
             Missing::Refuse => hooks.gives::<Identity>(),
             Missing::Next => hooks.defers::<Identity>(),
@@ -228,6 +229,29 @@ impl OnRequest for ClientCert {
             Ok(()) => Verdict::Continue,
             // Somebody else has proved who this is: two proofs on one request contradict each other.
             Err(_) => Verdict::Refuse(Reason::AmbiguousCredentials),
+        })
+    }
+}
+
+impl OnRejudge for ClientCert {
+    fn on_rejudge(&self, cx: &mut RejudgeCx<'_>) -> Result<Stay, FilterError> {
+        if cx.facts.get::<Proof>().is_some() {
+            return Ok(Stay::Yes);
+        }
+        let tls = cx.connection().tls.as_ref();
+        let presented = tls.and_then(|tls| tls.client_certificate.as_ref());
+        let proved = cx.exchange.fact::<Proof>().and(presented);
+        Ok(match (proved, self.missing) {
+            (Some(certificate), _) => {
+                let stays = self.leaf(certificate).is_ok() && stays(cx, &self.authority, Proof);
+                match stays {
+                    true => Stay::Yes,
+                    false => Stay::No(Reason::Mtls),
+                }
+            }
+            // One that proved nothing when the exchange began stood in the way of other proofs.
+            (None, Missing::Next) if presented.is_none() => Stay::Yes,
+            (None, _) => Stay::No(Reason::Mtls),
         })
     }
 }

@@ -6,11 +6,15 @@
 use std::sync::Arc;
 
 use adit_filters::{
-    ConfigError, Env, Filter, FilterError, Hooks, OnRequest, RequestCx, Stage, Upgrade, Verdict,
+    ConfigError, Env, Fact, Filter, FilterError, Hooks, OnRejudge, OnRequest, RejudgeCx, RequestCx,
+    Stage, Stay, Upgrade, Verdict,
 };
-use http::HeaderMap;
+use http::HeaderValue;
 use http::header::UPGRADE;
 use serde::Deserialize;
+
+/// The fact's name.
+const OFFERED: &str = "upgrade-offered";
 
 /// How many protocols the list may name.
 pub const TOKENS_MAX: usize = 64;
@@ -37,9 +41,9 @@ impl OtherUpgrade {
     }
 
     /// The service may pick any of the protocols offered, so all of them must be allowed.
-    fn grants(&self, headers: &HeaderMap) -> bool {
+    fn grants<'a>(&self, offered: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
         let mut some = false;
-        for field in headers.get_all(UPGRADE) {
+        for field in offered {
             let Ok(field) = field.to_str() else {
                 return false;
             };
@@ -78,13 +82,37 @@ fn is_never_granted(token: &str) -> bool {
         .any(|name| name_of(token).eq_ignore_ascii_case(name))
 }
 
+/// Which protocols a visitor has offered to speak.
+struct Offered(Vec<HeaderValue>);
+
+impl Fact for Offered {
+    const NAME: &'static str = OFFERED;
+}
+
 impl OnRequest for OtherUpgrade {
     async fn on_request(&self, cx: &mut RequestCx<'_>) -> Result<Verdict, FilterError> {
-        Ok(match cx.upgrade {
-            Some(Upgrade::Other) if self.grants(&cx.head.headers) => {
-                Verdict::Upgrade(Upgrade::Other)
-            }
-            _ => Verdict::Continue,
+        if cx.upgrade != Some(Upgrade::Other) {
+            return Ok(Verdict::Continue);
+        }
+        let offered: Vec<_> = cx.head.headers.get_all(UPGRADE).iter().cloned().collect();
+        let granted = self.grants(&offered);
+        // Established already if there is another such filter.
+        let _ = cx.exchange.establish(Offered(offered));
+        Ok(match granted {
+            true => Verdict::Upgrade(Upgrade::Other),
+            false => Verdict::Continue,
+        })
+    }
+}
+
+impl OnRejudge for OtherUpgrade {
+    fn on_rejudge(&self, cx: &mut RejudgeCx<'_>) -> Result<Stay, FilterError> {
+        let offered = cx.exchange.fact::<Offered>();
+        let granted = offered.is_some_and(|Offered(offered)| self.grants(offered));
+        Ok(match cx.upgrade == Some(Upgrade::Other) && granted {
+            true => Stay::Upgraded,
+            // Another filter may grant it.
+            false => Stay::Yes,
         })
     }
 }
@@ -132,7 +160,10 @@ impl Filter for OtherUpgrade {
     }
 
     fn hooks(self: Arc<Self>) -> Hooks {
-        Hooks::new().at(Self::STAGE).request(self)
+        Hooks::new()
+            .at(Self::STAGE)
+            .request(Arc::clone(&self))
+            .rejudge(self)
     }
 }
 
@@ -151,6 +182,7 @@ fn is_token(text: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use adit_filters::env::fake::Fake;
+    use http::HeaderMap;
 
     use super::*;
 
@@ -191,7 +223,7 @@ mod tests {
                 headers.append(UPGRADE, field.parse().unwrap());
             }
             assert_eq!(
-                config(*tokens).unwrap().grants(&headers),
+                config(*tokens).unwrap().grants(headers.get_all(UPGRADE)),
                 *expected,
                 "{tokens:?} {sent:?}"
             );

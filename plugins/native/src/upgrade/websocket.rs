@@ -6,13 +6,16 @@
 use std::sync::Arc;
 
 use adit_filters::{
-    ConfigError, Env, Filter, FilterError, Hooks, OnRequest, Reason, RequestCx, Stage, Upgrade,
-    Verdict,
+    ConfigError, Env, Fact, Filter, FilterError, Hooks, OnRejudge, OnRequest, Reason, RejudgeCx,
+    RequestCx, Stage, Stay, Upgrade, Verdict,
 };
 use http::header::ORIGIN;
 use http::uri::{Authority, Scheme};
 use http::{Uri, request};
 use serde::Deserialize;
+
+/// The fact's name.
+const OPENER: &str = "websocket-opener";
 
 /// How many origins the list may name.
 pub const ORIGINS_MAX: usize = 256;
@@ -147,32 +150,68 @@ impl WebSocket {
         Self { origins: None }
     }
 
-    fn accepts(&self, head: &request::Parts) -> bool {
+    fn accepts(&self, opener: &Opener) -> bool {
         let Some(allowed) = &self.origins else {
             return true;
         };
-        let mut fields = head.headers.get_all(ORIGIN).iter();
-        let (Some(field), None) = (fields.next(), fields.next()) else {
+        let Some(origin) = &opener.origin else {
             return false;
         };
-        let Some(origin) = field.to_str().ok().and_then(Origin::parse) else {
-            return false;
-        };
-        let own = Origin::of_request(&head.uri);
         allowed
             .iter()
-            .any(|pattern| pattern.matches(&origin, own.as_ref()))
+            .any(|pattern| pattern.matches(origin, opener.own.as_ref()))
+    }
+}
+
+/// Which page has opened a WebSocket.
+struct Opener {
+    /// What the one `Origin` field says, if it is an origin.
+    origin: Option<Origin>,
+    /// The origin of the request itself.
+    own: Option<Origin>,
+}
+
+impl Fact for Opener {
+    const NAME: &'static str = OPENER;
+}
+
+impl Opener {
+    fn of(head: &request::Parts) -> Self {
+        let mut fields = head.headers.get_all(ORIGIN).iter();
+        let origin = match (fields.next(), fields.next()) {
+            (Some(field), None) => field.to_str().ok().and_then(Origin::parse),
+            _ => None,
+        };
+        let own = Origin::of_request(&head.uri);
+        Self { origin, own }
     }
 }
 
 impl OnRequest for WebSocket {
     async fn on_request(&self, cx: &mut RequestCx<'_>) -> Result<Verdict, FilterError> {
-        Ok(match cx.upgrade {
-            Some(Upgrade::WebSocket) if self.accepts(cx.head) => {
-                Verdict::Upgrade(Upgrade::WebSocket)
-            }
-            Some(Upgrade::WebSocket) => Verdict::Refuse(Reason::Origin),
-            _ => Verdict::Continue,
+        if cx.upgrade != Some(Upgrade::WebSocket) {
+            return Ok(Verdict::Continue);
+        }
+        let opener = Opener::of(cx.head);
+        let accepted = self.accepts(&opener);
+        // Established already if there is another such filter.
+        let _ = cx.exchange.establish(opener);
+        Ok(match accepted {
+            true => Verdict::Upgrade(Upgrade::WebSocket),
+            false => Verdict::Refuse(Reason::Origin),
+        })
+    }
+}
+
+impl OnRejudge for WebSocket {
+    fn on_rejudge(&self, cx: &mut RejudgeCx<'_>) -> Result<Stay, FilterError> {
+        if cx.upgrade != Some(Upgrade::WebSocket) {
+            return Ok(Stay::Yes);
+        }
+        let opener = cx.exchange.fact::<Opener>();
+        Ok(match opener.is_some_and(|opener| self.accepts(opener)) {
+            true => Stay::Upgraded,
+            false => Stay::No(Reason::Origin),
         })
     }
 }
@@ -202,7 +241,10 @@ impl Filter for WebSocket {
     }
 
     fn hooks(self: Arc<Self>) -> Hooks {
-        Hooks::new().at(Self::STAGE).request(self)
+        Hooks::new()
+            .at(Self::STAGE)
+            .request(Arc::clone(&self))
+            .rejudge(self)
     }
 }
 
@@ -224,7 +266,7 @@ mod tests {
         WebSocket {
             origins: Some(origins),
         }
-        .accepts(&head)
+        .accepts(&Opener::of(&head))
     }
 
     #[test]

@@ -375,7 +375,11 @@ impl Filter for Limits {
             on_connections,
             ..
         } = self.settings;
-        let mut hooks = Hooks::new().at(Self::STAGE).request(Arc::clone(&self));
+        // Who is under way has its place and its meters.
+        let mut hooks = Hooks::new()
+            .at(Self::STAGE)
+            .judges_once()
+            .request(Arc::clone(&self));
         if on_connections {
             hooks = hooks.connect(Arc::clone(&self));
         }

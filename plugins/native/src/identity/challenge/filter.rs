@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use adit_config::{Problem, Section};
 use adit_filters::{
-    Env, Factory, FilterError, Hooks, Identity, OnRequest, Reason, RequestCx, Stage, Verdict,
+    Env, Fact, Factory, FilterError, Hooks, Identity, OnRejudge, OnRequest, Reason, RejudgeCx,
+    RequestCx, Stage, Stay, Verdict,
 };
 use http::Method;
 use serde::Deserialize;
@@ -15,6 +16,9 @@ use crate::identity::token::TokenFilter;
 
 /// What `use = "…"` calls the filter.
 pub const NAME: &str = "challenge";
+
+/// The fact's name.
+const PASSED: &str = "challenge-passed";
 
 /// Behind the filters over tokens, before the one that asks to sign in (edge-behaviour §4, F10).
 const RANK: u8 = 1;
@@ -53,14 +57,15 @@ impl Factory for ChallengeFactory {
             let message = "challenges are off, remove `challenge.enabled = false`";
             return Err(vec![section.problem(None, message)]);
         };
-        let filter = Challenge {
+        let filter = Arc::new(Challenge {
             gate,
             tokens: TokenFilter::new(Arc::clone(&self.services.authority), env),
-        };
+        });
         Ok(Hooks::new()
             .at(Stage::Identity)
             .rank(RANK)
-            .request(Arc::new(filter)))
+            .request(Arc::clone(&filter))
+            .rejudge(filter))
     }
 }
 
@@ -71,6 +76,14 @@ struct Challenge {
     tokens: TokenFilter,
 }
 
+/// The visitor has done its work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Passed;
+
+impl Fact for Passed {
+    const NAME: &'static str = PASSED;
+}
+
 impl OnRequest for Challenge {
     async fn on_request(&self, cx: &mut RequestCx<'_>) -> Result<Verdict, FilterError> {
         if cx.exchange.fact::<Identity>().is_some() || self.tokens.welcome(cx)? {
@@ -79,6 +92,8 @@ impl OnRequest for Challenge {
         let connection = Arc::clone(cx.exchange.connection());
         let (tunnel, peer) = (connection.tunnel(), connection.info().peer.ip());
         if self.gate.has_pass(&cx.head.headers, tunnel, peer) {
+            // Established already if the project asks too.
+            let _ = cx.exchange.establish(Passed);
             return Ok(Verdict::Continue);
         }
         // Only a page that is opened can be left for another; a form's body, or a socket, would be lost on the way.
@@ -92,5 +107,17 @@ impl OnRequest for Challenge {
                 source: None,
             }),
         }
+    }
+}
+
+impl OnRejudge for Challenge {
+    fn on_rejudge(&self, cx: &mut RejudgeCx<'_>) -> Result<Stay, FilterError> {
+        let stays = cx.facts.get::<Identity>().is_some()
+            || self.tokens.still_welcome(cx) == Some(true)
+            || cx.exchange.fact::<Passed>().is_some();
+        Ok(match stays {
+            true => Stay::Yes,
+            false => Stay::No(Reason::Challenge),
+        })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use adit_config::{Problem, Secret};
@@ -78,6 +78,15 @@ struct Kept {
     port: AtomicU16,
     codes: Mutex<Codes>,
     ended: Mutex<Ended>,
+    told: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Kept {
+    fn tell(&self) {
+        if let Some(told) = self.told.get() {
+            told();
+        }
+    }
 }
 
 /// Who is behind a request, by its session.
@@ -86,8 +95,8 @@ pub(crate) enum Visitor {
     Nobody,
     /// A user who may not enter.
     Refused(User),
-    /// A user who may.
-    User(User),
+    /// A user who may, and the session that says so.
+    User(Box<Session>, User),
 }
 
 impl Desk {
@@ -171,14 +180,33 @@ impl Desk {
         tunnel: &TunnelInfo,
         rule: Option<&Allow>,
     ) -> Visitor {
-        let Some((_, user)) = self.session(headers, tunnel) else {
+        let Some((session, user)) = self.session(headers, tunnel) else {
             return Visitor::Nobody;
         };
-        let named = rule.is_none_or(|rule| rule.names(&user));
-        match named && self.admits(&user, &tunnel.project) {
-            true => Visitor::User(user),
+        match self.names(&user, tunnel, rule) {
+            true => Visitor::User(Box::new(session), user),
             false => Visitor::Refused(user),
         }
+    }
+
+    /// Whether who was let in to a tunnel by this session may stay: its user could still sign in, is still let in, and
+    /// has not signed out. That the session's time is over since does not matter, as for any proof.
+    pub(crate) fn may_stay(
+        &self,
+        session: &Session,
+        tunnel: &TunnelInfo,
+        rule: Option<&Allow>,
+    ) -> bool {
+        let host = tunnel.hostname.as_deref().unwrap_or_default();
+        !lock(&self.kept.ended).is_signed_out(session, host)
+            && self
+                .vouched(&session.login)
+                .is_some_and(|user| self.names(&user, tunnel, rule))
+    }
+
+    /// Whether a user may enter a tunnel by all rules; `rule` is that of the filter that asks.
+    fn names(&self, user: &User, tunnel: &TunnelInfo, rule: Option<&Allow>) -> bool {
+        rule.is_none_or(|rule| rule.names(user)) && self.admits(user, &tunnel.project)
     }
 
     /// The session that a request to a tunnel carries, and its user as known now.
@@ -223,6 +251,11 @@ impl Desk {
         if over {
             return None;
         }
+        self.vouched(login)
+    }
+
+    /// The user of a login who could still sign in the same way.
+    fn vouched(&self, login: &Login) -> Option<User> {
         match &login.proof {
             Proof::Account { name, .. } => {
                 let account = self.local.as_ref()?.accounts.find(name)?;
@@ -269,7 +302,19 @@ impl Desk {
             return false;
         };
         lock(&self.kept.ended).sign_out(&session.login, host, self.now());
+        self.kept.tell();
         true
+    }
+
+    /// Ends a login everywhere.
+    pub(super) fn end(&self, login: &Login) {
+        lock(&self.kept.ended).end(login, self.now());
+        self.kept.tell();
+    }
+
+    /// Says who is told when somebody signs out; the first counts.
+    pub fn on_sign_out(&self, told: impl Fn() + Send + Sync + 'static) {
+        let _first = self.kept.told.set(Box::new(told));
     }
 
     pub(super) fn codes(&self) -> MutexGuard<'_, Codes> {
@@ -380,7 +425,7 @@ mod tests {
         let now = login(&desk, "https://login.test");
         let is_in = |login: &Login| {
             let (headers, tunnel) = request(&desk, login.clone());
-            matches!(desk.visitor(&headers, &tunnel, None), Visitor::User(_))
+            matches!(desk.visitor(&headers, &tunnel, None), Visitor::User(..))
         };
         // As if the clock had been set back since: refused, and back by itself.
         let ahead = |by: u64| Login {

@@ -4,17 +4,22 @@ use std::sync::Arc;
 
 use adit_config::{Problem, Section};
 use adit_filters::{
-    Env, Factory, FilterError, Hooks, Identity, OnRequest, Reason, RequestCx, Stage, Verdict,
+    Env, Fact, Factory, FilterError, Hooks, Identity, OnRejudge, OnRequest, Reason, RejudgeCx,
+    RequestCx, Stage, Stay, Verdict,
 };
 use http::header::ACCEPT;
 use http::{HeaderMap, Method};
 use serde::Deserialize;
 
 use super::desk::{Desk, Visitor};
+use super::session::Session;
 use super::user::Allow;
 
 /// What `use = "…"` calls the filter.
 pub const NAME: &str = "rstream-auth";
+
+/// The fact's name.
+const SIGNED_IN: &str = "signed-in";
 
 /// The last of all methods, behind a challenge too (edge-behaviour §4, F11).
 const RANK: u8 = 2;
@@ -59,11 +64,12 @@ impl Factory for RstreamAuthFactory {
         if let Some(rule) = &allow {
             desk.interested(rule);
         }
-        let filter = RstreamAuth { desk, allow };
+        let filter = Arc::new(RstreamAuth { desk, allow });
         Ok(Hooks::new()
             .at(Stage::Identity)
             .rank(RANK)
-            .request(Arc::new(filter))
+            .request(Arc::clone(&filter))
+            .rejudge(filter)
             .gives::<Identity>())
     }
 }
@@ -86,8 +92,8 @@ impl OnRequest for RstreamAuth {
         let visitor = self
             .desk
             .visitor(&cx.head.headers, &tunnel, self.allow.as_ref());
-        let user = match visitor {
-            Visitor::User(user) => user,
+        let (session, user) = match visitor {
+            Visitor::User(session, user) => (session, user),
             Visitor::Refused(user) if navigates => {
                 let reply = self.desk.refuse(cx.head, &tunnel, &user);
                 return Ok(Verdict::Respond(Box::new(reply)));
@@ -108,10 +114,39 @@ impl OnRequest for RstreamAuth {
         };
         cx.exchange
             .establish(identity)
+            .and_then(|()| cx.exchange.establish(SignedIn(session)))
             .map_err(|_| FilterError::Trapped {
                 reason: "somebody was identified twice",
             })?;
         Ok(Verdict::Continue)
+    }
+}
+
+/// By which session the user was let in.
+struct SignedIn(Box<Session>);
+
+impl Fact for SignedIn {
+    const NAME: &'static str = SIGNED_IN;
+}
+
+impl OnRejudge for RstreamAuth {
+    fn on_rejudge(&self, cx: &mut RejudgeCx<'_>) -> Result<Stay, FilterError> {
+        if cx.facts.get::<Identity>().is_some() {
+            return Ok(Stay::Yes);
+        }
+        let known = (
+            cx.exchange.fact::<SignedIn>(),
+            cx.exchange.fact::<Identity>(),
+        );
+        let (Some(SignedIn(session)), Some(identity)) = known else {
+            return Ok(Stay::No(Reason::Login));
+        };
+        let rule = self.allow.as_ref();
+        if !self.desk.may_stay(session, cx.tunnel(), rule) {
+            return Ok(Stay::No(Reason::Login));
+        }
+        let _is_new = cx.facts.establish(identity.clone());
+        Ok(Stay::Yes)
     }
 }
 

@@ -358,7 +358,7 @@ impl Desk {
             return *reply;
         }
         if let Some((login, user)) = self.login(request.headers()) {
-            self.ended().end(&login, self.now());
+            self.end(&login);
             tracing::info!(user = ?user.id, "a user signed out");
         }
         let mut reply = pages::signed_out();

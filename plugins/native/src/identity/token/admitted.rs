@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_filters::{Fact, RequestCx, TunnelInfo, Upgrade};
+use adit_filters::{Fact, Identity, RejudgeCx, RequestCx, TunnelInfo, Upgrade};
 use http::uri::PathAndQuery;
 
 use super::authority::Authority;
@@ -63,6 +63,22 @@ impl Admitted {
             Path::Of(path) => Some(path.path()),
         }
     }
+}
+
+/// Whether the exchange was let in by a credential that still lets it in. If so its `proof` and identity are established
+/// anew.
+pub(crate) fn stays<F: Fact>(cx: &mut RejudgeCx<'_>, authority: &Authority, proof: F) -> bool {
+    let known = (
+        cx.exchange.fact::<Admitted>(),
+        cx.exchange.fact::<Identity>(),
+    );
+    let (Some(admitted), Some(identity)) = known else {
+        return false;
+    };
+    // Two proofs contradict each other, as they do when a request comes.
+    admitted.may_stay(authority, cx.tunnel())
+        && cx.facts.establish(proof).is_ok()
+        && cx.facts.establish(identity.clone()).is_ok()
 }
 
 impl Fact for Admitted {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use adit_config::{Problem, Section};
 use adit_filters::env::Clock;
 use adit_filters::{
-    Env, Fact, Factory, FilterError, Hooks, Identity, OnRequest, Reason, RequestCx, Stage,
-    TunnelInfo, Verdict,
+    Env, Fact, Factory, FilterError, Hooks, Identity, OnRejudge, OnRequest, Reason, RejudgeCx,
+    RequestCx, Stage, Stay, TunnelInfo, Verdict,
 };
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 
-use super::admitted::Admitted;
+use super::admitted::{Admitted, stays};
 use super::authority::Authority;
 use super::boundary::Place;
 use super::claims::TokenKind;
@@ -158,6 +158,12 @@ impl TokenFilter {
         Ok(matches!(take(cx, source, admitted), Verdict::Continue))
     }
 
+    /// Whether the token that an open exchange was let in by still lets it in; none if it was let in without one.
+    pub(crate) fn still_welcome(&self, cx: &mut RejudgeCx<'_>) -> Option<bool> {
+        let proof = *cx.exchange.fact::<TokenProof>()?;
+        Some(stays(cx, &self.authority, proof))
+    }
+
     /// Who is behind the request's token, if it carries one, without taking it: for filters before this one that tell
     /// visitors who they are.
     ///
@@ -191,7 +197,11 @@ impl TokenFilter {
     #[must_use]
     pub fn hooks(self) -> Hooks {
         let missing = self.missing;
-        let hooks = Hooks::new().at(Stage::Identity).request(Arc::new(self));
+        let filter = Arc::new(self);
+        let hooks = Hooks::new()
+            .at(Stage::Identity)
+            .request(Arc::clone(&filter))
+            .rejudge(filter);
         match missing {
             Missing::Refuse => hooks.gives::<Identity>(),
             Missing::Next => hooks.defers::<Identity>(),
@@ -283,6 +293,24 @@ impl OnRequest for TokenFilter {
             return Ok(Verdict::Refuse(Reason::InsufficientScope));
         }
         Ok(take(cx, source, admitted))
+    }
+}
+
+impl OnRejudge for TokenFilter {
+    fn on_rejudge(&self, cx: &mut RejudgeCx<'_>) -> Result<Stay, FilterError> {
+        if cx.facts.get::<TokenProof>().is_some() {
+            return Ok(Stay::Yes);
+        }
+        if let Some(known) = cx.facts.get::<Identity>()
+            && (self.missing == Missing::Next || known.certificate_sha256.is_some())
+        {
+            return Ok(Stay::Yes);
+        }
+        Ok(match (self.still_welcome(cx), self.missing) {
+            (Some(true), _) | (None, Missing::Next) => Stay::Yes,
+            (Some(false), _) => Stay::No(Reason::InvalidToken),
+            (None, Missing::Refuse) => Stay::No(Reason::MissingToken),
+        })
     }
 }
 

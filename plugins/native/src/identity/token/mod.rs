@@ -19,6 +19,7 @@ mod times;
 mod trust;
 
 pub use admitted::Admitted;
+pub(crate) use admitted::stays;
 pub use authority::{Authority, SECRET_BYTES_MIN, TOKEN_BYTES_MAX};
 pub use boundary::{BoundaryError, Place, TunnelResource, Visible};
 pub use claims::{Audience, Claims, Metadata, Resources, TokenKind};

@@ -147,7 +147,7 @@ impl Filter for Otlp {
             false => hooks,
         };
         match self.traces {
-            true => hooks.request(self),
+            true => hooks.request(self).judges_once(),
             false => hooks,
         }
     }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use adit_config::{NearPath, Problem, Section};
 use adit_filters::{
     Admission, ConnectCx, ConnectionInfo, Env, Fact, Factory, Facts, FilterError, Hooks, OnConnect,
-    OnRequest, Reason, RequestCx, Stage, Verdict,
+    OnRejudge, OnRequest, Reason, RejudgeCx, RequestCx, Stage, Stay, Verdict,
 };
 use serde::Deserialize;
 
@@ -134,7 +134,8 @@ impl GeoIp {
             .at(Stage::Network)
             .rank(RANK)
             .connect(Arc::clone(&filter))
-            .request(filter)
+            .request(Arc::clone(&filter))
+            .rejudge(filter)
     }
 
     fn find(&self, connection: &ConnectionInfo) -> Result<(Location, Edition), FilterError> {
@@ -188,6 +189,16 @@ impl OnRequest for GeoIp {
         Ok(match self.rules.admit(&location) {
             true => Verdict::Continue,
             false => Verdict::Refuse(Reason::Country),
+        })
+    }
+}
+
+impl OnRejudge for GeoIp {
+    fn on_rejudge(&self, cx: &mut RejudgeCx<'_>) -> Result<Stay, FilterError> {
+        let (location, _) = self.find(cx.connection())?;
+        Ok(match self.rules.admit(&location) {
+            true => Stay::Yes,
+            false => Stay::No(Reason::Country),
         })
     }
 }

@@ -200,6 +200,7 @@ impl RateLimit {
             Per::Token => Hooks::new().at(Stage::Capacity).needs::<Identity>(),
             Per::Ip | Per::Tunnel => Hooks::new().at(Stage::Network).rank(RANK),
         };
+        let hooks = hooks.judges_once();
         match connections {
             true => hooks.connect(self),
             false => hooks.request(self),
