@@ -1,5 +1,6 @@
 //! A browser as far as signing in needs one: it keeps cookies by host, and follows where it is sent.
 
+use adit_plugins::identity::credentials::sha256;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::engine::TestEngine;
@@ -251,4 +252,38 @@ fn encoded(text: &str) -> String {
             other => format!("%{other:02X}"),
         })
         .collect()
+}
+
+/// What a browser's script does: the callback's address with its proof.
+pub fn solved(page: &str) -> String {
+    let data = |name: &str| {
+        let begin = format!("data-{name}=\"");
+        let (_, rest) = page
+            .split_once(&begin)
+            .unwrap_or_else(|| panic!("no {name}: {page}"));
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let bits: u32 = data("bits").parse().unwrap();
+    let numbers: Vec<String> = (0..data("pieces").parse::<u32>().unwrap())
+        .map(|piece| {
+            let begins = |number: &u64| {
+                let text = format!("{}:{piece}:{number}", data("id"));
+                sha256_begins(text.as_bytes(), bits)
+            };
+            (0u64..).find(begins).unwrap().to_string()
+        })
+        .collect();
+    format!(
+        "{}?request={}&proof={}",
+        data("back"),
+        data("request"),
+        numbers.join(".")
+    )
+}
+
+/// Whether the hash of a text begins with so many zero bits.
+fn sha256_begins(text: &[u8], zeros: u32) -> bool {
+    let hash = sha256(text);
+    let first: [u8; 4] = hash[..4].try_into().unwrap();
+    u32::from_be_bytes(first).leading_zeros() >= zeros
 }

@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::service::Reached;
+
 /// The engine's own host.
 pub const ENGINE_HOST: &str = "edge.localhost";
 
@@ -130,14 +132,25 @@ impl TestEngine {
 
     /// A published tunnel whose service does what the path says, see [`service`](crate::service::serve).
     pub async fn publish_service(&self, client: &Client, options: TunnelOptions) -> String {
+        self.publish_counted(client, options).await.0
+    }
+
+    /// The same, with the number of requests that reached the service.
+    pub async fn publish_counted(
+        &self,
+        client: &Client,
+        options: TunnelOptions,
+    ) -> (String, Reached) {
+        let reached = Reached::default();
+        let counted = reached.clone();
         let mut tunnel = client.create_tunnel(options).await.unwrap();
         let host = tunnel.info().unwrap().hostname().unwrap().to_owned();
         tokio::spawn(async move {
             while let Ok(stream) = tunnel.accept().await {
-                tokio::spawn(crate::service::serve_stream(stream));
+                tokio::spawn(crate::service::serve_stream(stream, counted.clone()));
             }
         });
-        host
+        (host, reached)
     }
 
     /// A visitor's HTTP/2 connection to `host`.

@@ -1,6 +1,7 @@
 //! A service that does what the path says, for tests of how bytes flow, and what came of each exchange.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -113,16 +114,30 @@ impl Outcomes {
 pub fn serve(mut streams: mpsc::UnboundedReceiver<Opened>) {
     tokio::spawn(async move {
         while let Some(opened) = streams.recv().await {
-            tokio::spawn(serve_stream(opened.io));
+            tokio::spawn(serve_stream(opened.io, Reached::default()));
         }
     });
+}
+
+/// How many requests have reached a service.
+#[derive(Clone, Debug, Default)]
+pub struct Reached(Arc<AtomicUsize>);
+
+impl Reached {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// The same on one stream.
 pub async fn serve_stream(
     io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    reached: Reached,
 ) {
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(request).await) });
+    let service = service_fn(move |request| {
+        reached.0.fetch_add(1, Ordering::SeqCst);
+        async move { Ok::<_, Infallible>(answer(request).await) }
+    });
     let _ended = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades()

@@ -8,7 +8,7 @@
 
 use adit_agent::TunnelOptions;
 use adit_plugins::identity::token::Claims;
-use adit_tests::browser::Browser;
+use adit_tests::browser::{Browser, solved};
 use adit_tests::engine::{ENGINE_HOST, TestEngine};
 use adit_tests::flow::Flow;
 use serde_json::{Value, json};
@@ -18,44 +18,6 @@ const EASY: &str = "[challenge]\nbits = 6\n";
 
 fn challenging() -> TunnelOptions {
     TunnelOptions::http().with(|properties| properties.challenge_mode = Some(true))
-}
-
-/// What a browser's script does: the callback's address with its proof.
-fn solved(page: &str) -> String {
-    let data = |name: &str| {
-        let begin = format!("data-{name}=\"");
-        let (_, rest) = page
-            .split_once(&begin)
-            .unwrap_or_else(|| panic!("no {name}: {page}"));
-        rest.split('"').next().unwrap().to_owned()
-    };
-    let bits: u32 = data("bits").parse().unwrap();
-    let numbers: Vec<String> = (0..data("pieces").parse::<u32>().unwrap())
-        .map(|piece| {
-            let begins = |number: &u64| {
-                let text = format!("{}:{piece}:{number}", data("id"));
-                sha256_begins(text.as_bytes(), bits)
-            };
-            (0u64..).find(begins).unwrap().to_string()
-        })
-        .collect();
-    format!(
-        "{}?request={}&proof={}",
-        data("back"),
-        data("request"),
-        numbers.join(".")
-    )
-}
-
-fn sha256_begins(text: &[u8], zeros: u32) -> bool {
-    let hash = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256
-        .tls13()
-        .unwrap()
-        .common
-        .hash_provider
-        .hash(text);
-    let first: [u8; 4] = hash.as_ref()[..4].try_into().unwrap();
-    u32::from_be_bytes(first).leading_zeros() >= zeros
 }
 
 #[tokio::test]
