@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adit_filters::{Chain, Connected, Connection, ConnectionInfo, Reason, Refusal};
+use adit_filters::{Chain, Connected, Connection, ConnectionInfo, Refusal};
 use tokio::sync::watch;
 
 use super::Edge;
@@ -14,7 +14,7 @@ use super::open::Exchanges;
 use super::site::Site;
 use crate::usage::Open;
 
-/// Connect decisions remembered per connection; beyond, the oldest is made again when needed.
+/// Admissions remembered per connection; beyond, the oldest is made again when needed.
 const DECISIONS_MAX: usize = 32;
 
 /// One visitor connection.
@@ -50,25 +50,11 @@ pub(crate) enum Denial {
     Closed(Arc<str>),
 }
 
-impl Denied {
-    /// Whether it says nothing of the same connection a moment later: a filter could not decide, or
-    /// said for how long it would refuse.
-    fn may_pass_later(&self) -> bool {
-        match &self.how {
-            Denial::Refused(refusal) => {
-                refusal.retry_after.is_some()
-                    || matches!(refusal.reason, Reason::Plugin | Reason::Unavailable)
-            }
-            Denial::Closed(_) => false,
-        }
-    }
-}
-
 struct Decision {
     tunnel: String,
     client: IpAddr,
     chain: Arc<Chain>,
-    outcome: Result<Arc<Connection>, Denied>,
+    connection: Arc<Connection>,
 }
 
 impl Visit {
@@ -107,8 +93,8 @@ impl Visit {
     }
 
     /// Whether the filters admit this connection, as `client`, to a tunnel. Decided once per
-    /// tunnel, and again when the tunnel's chain was swapped; a refusal for the time being, each
-    /// time it is asked about.
+    /// tunnel, and again when the tunnel's chain was swapped; who is not admitted is judged anew each
+    /// time: addresses move, and filters that could not decide can again.
     pub(crate) async fn admitted(
         &self,
         site: &Site,
@@ -116,11 +102,11 @@ impl Visit {
         client: IpAddr,
     ) -> Result<Arc<Connection>, Denied> {
         if let Some(known) = self.known(site, chain, client) {
-            return known;
+            return Ok(known);
         }
         let _deciding = self.deciding.lock().await;
         if let Some(known) = self.known(site, chain, client) {
-            return known;
+            return Ok(known);
         }
         let info = if client == self.info.peer.ip() {
             Arc::clone(&self.info)
@@ -130,8 +116,16 @@ impl Visit {
             behind.peer = SocketAddr::new(client, 0);
             Arc::new(behind)
         };
-        let outcome = match chain.connect(info, Arc::clone(&site.info)).await {
-            Connected::Admitted(connection) => Ok(connection),
+        match chain.connect(info, Arc::clone(&site.info)).await {
+            Connected::Admitted(connection) => {
+                self.remember(Decision {
+                    tunnel: site.info.id.clone(),
+                    client,
+                    chain: Arc::clone(chain),
+                    connection: Arc::clone(&connection),
+                });
+                Ok(connection)
+            }
             Connected::Refused {
                 refusal,
                 connection,
@@ -143,24 +137,10 @@ impl Visit {
                 how: Denial::Closed(by),
                 connection,
             }),
-        };
-        if !outcome.as_ref().is_err_and(Denied::may_pass_later) {
-            self.remember(Decision {
-                tunnel: site.info.id.clone(),
-                client,
-                chain: Arc::clone(chain),
-                outcome: outcome.clone(),
-            });
         }
-        outcome
     }
 
-    fn known(
-        &self,
-        site: &Site,
-        chain: &Arc<Chain>,
-        client: IpAddr,
-    ) -> Option<Result<Arc<Connection>, Denied>> {
+    fn known(&self, site: &Site, chain: &Arc<Chain>, client: IpAddr) -> Option<Arc<Connection>> {
         let decisions = self
             .decisions
             .lock()
@@ -172,7 +152,7 @@ impl Visit {
                     && Arc::ptr_eq(&decision.chain, chain)
                     && decision.tunnel == site.info.id
             })
-            .map(|decision| decision.outcome.clone())
+            .map(|decision| Arc::clone(&decision.connection))
     }
 
     fn remember(&self, decision: Decision) {
