@@ -184,6 +184,19 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
+    /// Why the request does not pass, where the answer is a way to say no: a page to sign in on is one.
+    pub because: Option<Reason>,
+}
+
+impl Reply {
+    /// The same as a way to say no for this reason: in logs and metrics it is a refusal.
+    #[must_use]
+    pub fn because(self, reason: Reason) -> Self {
+        Self {
+            because: Some(reason),
+            ..self
+        }
+    }
 }
 
 /// A redirection.

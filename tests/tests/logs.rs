@@ -6,9 +6,11 @@
     reason = "tests"
 )]
 
+use std::fs;
 use std::time::Duration;
 
 use adit_agent::{Client, Tunnel, TunnelOptions};
+use adit_plugins::identity::rstream_auth::{Hash, SALT_BYTES};
 use adit_plugins::identity::token::Claims;
 use adit_tests::collector::{Collector, Export};
 use adit_tests::engine::TestEngine;
@@ -427,4 +429,53 @@ async fn a_collector_that_is_away_costs_visitors_nothing_and_is_found_again() {
     assert!(came.is_ok(), "the collector was not found again");
     let written = end(engine, client, &collector).await;
     assert_eq!(spans(&written.exports).len(), 3);
+}
+
+#[tokio::test]
+async fn a_page_that_says_no_is_a_refusal_in_every_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let hash = Hash::of("a password", [7; SALT_BYTES]);
+    let account = format!("[account.ada]\npassword = '{}'\n", hash.as_str());
+    fs::write(folder.path().join("accounts.toml"), account).unwrap();
+    let more = format!(
+        "[login]\naccounts = 'accounts.toml'\n{}",
+        policy("", 1)
+    );
+    let engine = TestEngine::start_in(folder, &more).await;
+    let client = engine.client().await;
+    let login = TunnelOptions::http().with(|asked| asked.rstream_auth = Some(true));
+    let work = TunnelOptions::http().with(|asked| asked.challenge_mode = Some(true));
+    for (options, reason) in [(login, "login"), (work, "challenge")] {
+        let host = publish(&client, options).await;
+        let (status, _) = engine.get(&host, "/", "Accept: text/html\r\n").await;
+        assert_eq!(status, 302, "{reason}");
+    }
+    let metrics = engine.metrics().await;
+    for filter in ["tunnel/rstream-auth", "tunnel/challenge"] {
+        assert!(metrics.contains(filter), "{metrics}");
+    }
+    let TestEngine { engine, folder, .. } = engine;
+    engine.drain().await;
+    let lines = |name: &str| -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(folder.path().join(name)).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    for (line, [filter, reason]) in lines("access.jsonl").iter().zip([
+        ["tunnel/rstream-auth", "login"],
+        ["tunnel/challenge", "challenge"],
+    ]) {
+        let said = (&line["filter"], &line["reason"], &line["status"]);
+        assert_eq!(
+            said,
+            (&filter.into(), &reason.into(), &302.into()),
+            "{line}"
+        );
+    }
+    let decisions: Vec<_> = lines("streams.jsonl")
+        .iter()
+        .map(|line| line["object"]["firewall"]["decision"].clone())
+        .collect();
+    assert_eq!(decisions, ["denied", "denied"]);
 }

@@ -64,7 +64,13 @@ impl Begun<'_> {
             Decision::Pass { upgrade } => upgrade,
             Decision::Refuse(refusal) => return self.refuse(&record, refusal).await,
             Decision::Respond { reply, by } => {
-                record.settle(by, Settlement::Answered);
+                match reply.because {
+                    Some(reason) => record.refuse(Refusal {
+                        by: Some(by),
+                        ..Refusal::edge(reason)
+                    }),
+                    None => record.settle(by, Settlement::Answered),
+                }
                 return self.reply(&record, *reply).await;
             }
             Decision::Redirect { redirect, by } => {
@@ -412,7 +418,7 @@ fn redirected(status: StatusCode, location: HeaderValue) -> Reply {
     Reply {
         status,
         headers,
-        body: Bytes::new(),
+        ..Reply::default()
     }
 }
 

@@ -219,6 +219,7 @@ impl WellKnown {
             status: StatusCode::OK,
             headers,
             body: Bytes::from(body.to_string()),
+            because: None,
         }
     }
 
@@ -354,7 +355,7 @@ fn empty(status: StatusCode) -> Reply {
     Reply {
         status,
         headers,
-        body: Bytes::new(),
+        ..Reply::default()
     }
 }
 

@@ -101,7 +101,7 @@ impl OnRequest for Challenge {
             return Ok(Verdict::Refuse(Reason::Challenge));
         }
         match self.gate.ask(cx.head, tunnel, peer) {
-            Some(reply) => Ok(Verdict::Respond(Box::new(reply))),
+            Some(reply) => Ok(Verdict::Respond(Box::new(reply.because(Reason::Challenge)))),
             None => Err(FilterError::Unavailable {
                 service: "challenge page",
                 source: None,

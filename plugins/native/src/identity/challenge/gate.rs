@@ -347,6 +347,6 @@ fn redirect(status: StatusCode, to: &str) -> Reply {
     Reply {
         status,
         headers,
-        body: Bytes::new(),
+        ..Reply::default()
     }
 }

@@ -124,6 +124,7 @@ fn html(status: StatusCode, title: &str, body: &str) -> Reply {
         status,
         headers,
         body: Bytes::from(page),
+        because: None,
     }
 }
 

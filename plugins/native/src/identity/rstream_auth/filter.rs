@@ -96,12 +96,12 @@ impl OnRequest for RstreamAuth {
             Visitor::User(session, user) => (session, user),
             Visitor::Refused(user) if navigates => {
                 let reply = self.desk.refuse(cx.head, &tunnel, &user);
-                return Ok(Verdict::Respond(Box::new(reply)));
+                return Ok(Verdict::Respond(Box::new(reply.because(Reason::Policy))));
             }
             Visitor::Refused(_) => return Ok(Verdict::Refuse(Reason::Policy)),
             Visitor::Nobody if navigates => {
                 let reply = self.desk.ask(cx.head, &tunnel);
-                return Ok(Verdict::Respond(Box::new(reply)));
+                return Ok(Verdict::Respond(Box::new(reply.because(Reason::Login))));
             }
             Visitor::Nobody => return Ok(Verdict::Refuse(Reason::Login)),
         };

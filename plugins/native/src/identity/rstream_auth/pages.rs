@@ -315,6 +315,7 @@ fn reply(status: StatusCode, title: &str, head: &str, body: &str) -> Reply {
         status,
         headers,
         body: Bytes::from(page),
+        because: None,
     }
 }
 

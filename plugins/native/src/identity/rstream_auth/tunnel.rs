@@ -112,6 +112,6 @@ pub(super) fn redirect(status: StatusCode, to: &str) -> Reply {
     Reply {
         status,
         headers,
-        body: Bytes::new(),
+        ..Reply::default()
     }
 }
