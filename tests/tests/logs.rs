@@ -437,10 +437,7 @@ async fn a_page_that_says_no_is_a_refusal_in_every_log() {
     let hash = Hash::of("a password", [7; SALT_BYTES]);
     let account = format!("[account.ada]\npassword = '{}'\n", hash.as_str());
     fs::write(folder.path().join("accounts.toml"), account).unwrap();
-    let more = format!(
-        "[login]\naccounts = 'accounts.toml'\n{}",
-        policy("", 1)
-    );
+    let more = format!("[login]\naccounts = 'accounts.toml'\n{}", policy("", 1));
     let engine = TestEngine::start_in(folder, &more).await;
     let client = engine.client().await;
     let login = TunnelOptions::http().with(|asked| asked.rstream_auth = Some(true));

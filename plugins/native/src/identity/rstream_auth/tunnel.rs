@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use adit_filters::{Reply, TunnelInfo};
-use bytes::Bytes;
 use http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 
