@@ -10,6 +10,7 @@ mod listing;
 mod local;
 mod network;
 mod project;
+mod proof;
 mod switches;
 #[cfg(test)]
 mod tests;
@@ -112,9 +113,14 @@ pub enum AssembleError {
     TlsPolicy(String),
     /// A demand of the project could never be met beside what the tunnel asks for.
     #[error(
-        "`mtls_auth` cannot go with the project's filter `{0}`: no request may carry another proof beside a client certificate"
+        "`{method}` cannot go with the project's filter `{filter}`: visitors prove who they are by one method, and the tunnel does not choose it"
     )]
-    OtherProof(Arc<str>),
+    OtherProof {
+        /// The property that asks for it.
+        method: &'static str,
+        /// The filter.
+        filter: Arc<str>,
+    },
     /// A demand of the project judges requests, and this tunnel has none.
     #[error("the project's filter `{0}` judges HTTP requests, so the tunnel must be one of HTTP")]
     Unenforceable(Arc<str>),
@@ -139,7 +145,7 @@ impl AssembleError {
             | Self::TrustedIps(_)
             | Self::BelowProject { .. }
             | Self::TlsPolicy(_)
-            | Self::OtherProof(_)
+            | Self::OtherProof { .. }
             // Only what the tunnel adds can contradict what its project's policies agreed on at load.
             | Self::Chain(ChainError::Handshake { .. }) => ErrorCode::INVALID_REQUEST,
             Self::Missing(_) => ErrorCode::FEATURE_NOT_AVAILABLE,
@@ -219,9 +225,7 @@ impl Policies {
             self.geoip.as_ref(),
         )?);
         filters.extend(tls::policy(project, asked)?);
-        if asked.mtls_auth {
-            tls::certificates_suffice(project)?;
-        }
+        proof::suffice(project, asked)?;
         filters.extend(self.methods(asked)?);
         Ok(filters)
     }

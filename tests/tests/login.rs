@@ -783,3 +783,101 @@ async fn what_is_open_ends_with_the_session_that_opened_it() {
     engine.engine.reload().unwrap();
     twin.ends().await;
 }
+
+#[tokio::test]
+async fn every_rule_is_asked_whatever_stands_before_it() {
+    let rule = |more: &str| format!("{{ use = 'rstream-auth'{more} }}");
+    let (staff, ops) = (
+        rule(", name = 'all'"),
+        rule(", name = 'ops', when = { path = '/admin/*' }, allow = { groups = ['bobs'] }"),
+    );
+    for filters in [format!("{staff}, {ops}"), format!("{ops}, {staff}")] {
+        let rules = format!(
+            "[policy.edge]\nfilters = [{filters}]\n[project.default]\npolicies = ['edge']\n"
+        );
+        let (engine, folder) = engine(&rules).await;
+        let client = engine.client().await;
+        let (host, arrived) = engine.publish_watched(&client, TunnelOptions::http()).await;
+        for (name, status) in [("ada", 403), ("bob", 200)] {
+            let mut browser = Browser::new(&engine);
+            assert_eq!(enter(&mut browser, &host, "/", name).await.status, 200);
+            let before = arrived.count();
+            let admin = browser.url(&host, "/admin/1");
+            assert_eq!(
+                browser.navigate(&admin).await.status,
+                status,
+                "{name}: {filters}"
+            );
+            assert_eq!(browser.ask("POST", &admin, &[], "").await.status, status);
+            let reached = if status == 200 { 2 } else { 0 };
+            assert_eq!(arrived.count() - before, reached, "{name}: {filters}");
+        }
+        // What is open is held to all of them, too.
+        let host = engine.publish_service(&client, TunnelOptions::http()).await;
+        let mut ada = Browser::new(&engine);
+        enter(&mut ada, &host, "/up", "ada").await;
+        let mut flow = Flow::begin(&engine, &host, "h1 websocket", &ada.cookies(&host))
+            .await
+            .unwrap();
+        engine.engine.reload().unwrap();
+        assert!(flow.goes_on().await);
+        let accounts = folder.path().join("accounts.toml");
+        let everywhere = rules.replace(", when = { path = '/admin/*' }", "");
+        engine.rewrite(&format!("[login]\naccounts = {accounts:?}\n{everywhere}"));
+        engine.engine.reload().unwrap();
+        flow.ends().await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_spares_work_and_is_no_login() {
+    // edge behaviour §7.1, the row of rstream alone, behind a challenge
+    let (engine, _folder) = engine("[challenge]\nbits = 4\n").await;
+    let client = engine.client().await;
+    let both = rstream_auth().with(|asked| asked.challenge_mode = Some(true));
+    let (host, arrived) = engine.publish_watched(&client, both).await;
+    let bearer = format!(
+        "Authorization: Bearer {}\r\n",
+        engine.token(&Claims::default())
+    );
+    let (status, answer) = engine
+        .get(&host, "/", &format!("{bearer}Accept: text/html\r\n"))
+        .await;
+    assert_eq!(status, 302);
+    assert!(answer.contains("/rstream/auth?request="), "{answer}");
+    let (status, _) = engine
+        .get(&host, "/", &format!("{bearer}Sec-Fetch-Mode: cors\r\n"))
+        .await;
+    assert_eq!((status, arrived.count()), (401, 0));
+}
+
+#[tokio::test]
+async fn a_tunnel_does_not_choose_another_proof_than_its_project() {
+    let rules = |filter: &str| {
+        format!("[policy.edge]\nfilters = [{filter}]\n[project.default]\npolicies = ['edge']\n")
+    };
+    let login = "{ use = 'rstream-auth', allow = { groups = ['bobs'] } }";
+    let either = "{ use = 'token', missing = 'next' }, { use = 'rstream-auth' }";
+    let by_token = || TunnelOptions::http().token_auth(true);
+    for (filter, options, may) in [
+        (login, by_token(), false),
+        (login, rstream_auth(), true),
+        ("{ use = 'token' }", rstream_auth(), false),
+        ("{ use = 'token' }", by_token(), true),
+        (either, by_token(), true),
+        (either, rstream_auth(), true),
+        ("{ use = 'rstream-auth', dry-run = true }", by_token(), true),
+    ] {
+        let (engine, _folder) = engine(&rules(filter)).await;
+        let client = engine.client().await;
+        let made = client.create_tunnel(options).await;
+        assert_eq!(made.is_ok(), may, "{filter}");
+        if let Err(error) = made {
+            let text = error.to_string();
+            assert!(
+                text.contains("cannot go with the project's filter"),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,14 +1,19 @@
 //! Challenges made for visitors of somebody else's edge (edge-behaviour §7.5, step 3).
 
 use adit_plugins::identity::token::{Permission, Place};
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use bytes::Bytes;
 use serde::Deserialize;
 
 use super::access::Caller;
 use super::{Refusal, Shared, respond};
+
+/// Where they are made.
+pub(super) const PATH: &str = "/api/rstream/challenge/requests";
+
+/// Longest body of a request, in bytes.
+const BODY_BYTES_MAX: usize = 8 << 10;
 
 /// What is asked for.
 #[derive(Debug, Deserialize)]
@@ -33,9 +38,13 @@ struct Destination {
 pub(super) async fn create(
     State(api): Shared,
     caller: Caller,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Refusal> {
+    // Nothing of a stranger's body is kept.
     let principal = api.principal(&caller)?;
+    let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await;
+    let too_long = |_| Refusal::Params(format!("the body is longer than {BODY_BYTES_MAX} bytes"));
+    let body = body.map_err(too_long)?;
     let wanted: Wanted =
         serde_json::from_slice(&body).map_err(|error| Refusal::Params(error.to_string()))?;
     let services = api.services.load();

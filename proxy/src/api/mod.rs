@@ -79,7 +79,7 @@ impl Api {
             .route("/api/clients", get(clients))
             .route("/api/tunnels", get(tunnels))
             .route("/api/tunnels/{id}", get(tunnel))
-            .route("/api/rstream/challenge/requests", post(challenges::create))
+            .route(challenges::PATH, post(challenges::create))
             .fallback(async || Refusal::NotFound)
             .method_not_allowed_fallback(respond::other_method)
             .with_state(Arc::clone(self));

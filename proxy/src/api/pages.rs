@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::edge::Visitor;
 
 /// Longest body of a form, in bytes.
-const FORM_BYTES_MAX: usize = 64 << 10;
+const FORM_BYTES_MAX: usize = 16 << 10;
 
 /// Hands a request to who serves its page.
 pub(super) async fn answer(

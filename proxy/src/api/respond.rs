@@ -1,7 +1,7 @@
 //! What answers look like: JSON, or a short text where the request cannot be served.
 
 use adit_plugins::identity::token::Permission;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -63,10 +63,17 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 }
 
 /// Any method but GET and HEAD: a browser's preflight gets its permission, others a refusal.
-pub(super) async fn other_method(method: Method) -> Response {
-    let methods = HeaderValue::from_static("GET, HEAD, OPTIONS");
+pub(super) async fn other_method(method: Method, uri: Uri) -> Response {
+    let path = uri.path().to_owned();
+    let methods = HeaderValue::from_static(match usual(&path) {
+        "POST" => "POST, OPTIONS",
+        _ => "GET, HEAD, OPTIONS",
+    });
     if method != Method::OPTIONS {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET".to_owned());
+        let mut response = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("use {}", usual(&path)),
+        );
         response.headers_mut().insert(header::ALLOW, methods);
         return response;
     }
@@ -81,6 +88,14 @@ pub(super) async fn other_method(method: Method) -> Response {
         HeaderValue::from_static("600"),
     );
     (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// The method that a path of the API takes.
+fn usual(path: &str) -> &'static str {
+    match path {
+        super::challenges::PATH => "POST",
+        _ => "GET",
+    }
 }
 
 /// What every answer carries: no cache keeps it, and scripts of any origin may read it, for their

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_filters::{ClientAuth, Filter as _, Handshake, Identity, Placed, TlsVersion};
+use adit_filters::{Filter as _, Handshake, Placed, TlsVersion};
 use adit_plugins::tls::policy::{self, MinVersion, TlsPolicy};
 
 use super::{AssembleError, ProjectChain, from_tunnel};
@@ -43,23 +43,7 @@ pub(super) fn policy(
     Ok(Some(from_tunnel("tls-policy", property, hooks)))
 }
 
-/// Whether a client certificate can do as proof where the project's filters have been satisfied. It could not where one
-/// of them asks for another proof, and must not stand in for it (edge-behaviour §7.1).
-pub(super) fn certificates_suffice(project: &ProjectChain) -> Result<(), AssembleError> {
-    let asks = |placed: &&Placed| {
-        let demand = placed.hooks.demands();
-        demand.is_some_and(|demand| demand.client_auth() != ClientAuth::None)
-    };
-    if enforced(project).any(|placed| asks(&placed)) {
-        return Ok(());
-    }
-    match enforced(project).find(|placed| placed.hooks.gives_always::<Identity>()) {
-        Some(other) => Err(AssembleError::OtherProof(other.name.clone())),
-        None => Ok(()),
-    }
-}
-
 /// Filters that are not merely on trial.
-fn enforced(project: &ProjectChain) -> impl Iterator<Item = &Placed> {
+pub(super) fn enforced(project: &ProjectChain) -> impl Iterator<Item = &Placed> {
     project.filters.iter().filter(|placed| !placed.dry_run)
 }

@@ -205,7 +205,7 @@ impl Desk {
     }
 
     /// Whether a user may enter a tunnel by all rules; `rule` is that of the filter that asks.
-    fn names(&self, user: &User, tunnel: &TunnelInfo, rule: Option<&Allow>) -> bool {
+    pub(crate) fn names(&self, user: &User, tunnel: &TunnelInfo, rule: Option<&Allow>) -> bool {
         rule.is_none_or(|rule| rule.names(user)) && self.admits(user, &tunnel.project)
     }
 

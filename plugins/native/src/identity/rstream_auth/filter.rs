@@ -13,13 +13,14 @@ use serde::Deserialize;
 
 use super::desk::{Desk, Visitor};
 use super::session::Session;
-use super::user::Allow;
+use super::user::{Allow, User};
 
 /// What `use = "…"` calls the filter.
 pub const NAME: &str = "rstream-auth";
 
-/// The fact's name.
+/// The facts' names.
 const SIGNED_IN: &str = "signed-in";
+const STAYS_SIGNED_IN: &str = "stays-signed-in";
 
 /// The last of all methods, behind a challenge too (edge-behaviour §4, F11).
 const RANK: u8 = 2;
@@ -83,12 +84,23 @@ pub struct RstreamAuth {
 
 impl OnRequest for RstreamAuth {
     async fn on_request(&self, cx: &mut RequestCx<'_>) -> Result<Verdict, FilterError> {
+        let tunnel = Arc::clone(cx.exchange.connection().tunnel());
+        let navigates = cx.upgrade.is_none() && is_navigation(&cx.head.method, &cx.head.headers);
+        if let Some(SignedIn { user, .. }) = cx.exchange.fact() {
+            // The project and a scope may both ask: whom the first let in must do for this one, too.
+            return Ok(match self.desk.names(user, &tunnel, self.allow.as_ref()) {
+                true => Verdict::Continue,
+                false if navigates => {
+                    let reply = self.desk.refuse(cx.head, &tunnel, user);
+                    Verdict::Respond(Box::new(reply.because(Reason::Policy)))
+                }
+                false => Verdict::Refuse(Reason::Policy),
+            });
+        }
         if cx.exchange.fact::<Identity>().is_some() {
             // One method is enough, and another has proved who this is.
             return Ok(Verdict::Continue);
         }
-        let tunnel = Arc::clone(cx.exchange.connection().tunnel());
-        let navigates = cx.upgrade.is_none() && is_navigation(&cx.head.method, &cx.head.headers);
         let visitor = self
             .desk
             .visitor(&cx.head.headers, &tunnel, self.allow.as_ref());
@@ -106,15 +118,15 @@ impl OnRequest for RstreamAuth {
             Visitor::Nobody => return Ok(Verdict::Refuse(Reason::Login)),
         };
         let identity = Identity {
-            subject: user.id,
+            subject: user.id.clone(),
             method: NAME,
-            name: user.name,
-            email: user.email,
+            name: user.name.clone(),
+            email: user.email.clone(),
             ..Identity::default()
         };
         cx.exchange
             .establish(identity)
-            .and_then(|()| cx.exchange.establish(SignedIn(session)))
+            .and_then(|()| cx.exchange.establish(SignedIn { session, user }))
             .map_err(|_| FilterError::Trapped {
                 reason: "somebody was identified twice",
             })?;
@@ -122,8 +134,18 @@ impl OnRequest for RstreamAuth {
     }
 }
 
-/// By which session the user was let in.
-struct SignedIn(Box<Session>);
+/// Who was let in, and by which session.
+struct SignedIn {
+    session: Box<Session>,
+    user: User,
+}
+
+/// Somebody who has signed in may stay by the rules asked so far.
+struct StaysSignedIn;
+
+impl Fact for StaysSignedIn {
+    const NAME: &'static str = STAYS_SIGNED_IN;
+}
 
 impl Fact for SignedIn {
     const NAME: &'static str = SIGNED_IN;
@@ -131,14 +153,16 @@ impl Fact for SignedIn {
 
 impl OnRejudge for RstreamAuth {
     fn on_rejudge(&self, cx: &mut RejudgeCx<'_>) -> Result<Stay, FilterError> {
-        if cx.facts.get::<Identity>().is_some() {
+        // Another filter of this kind has its own rule.
+        let by_login = cx.facts.get::<StaysSignedIn>().is_some();
+        if cx.facts.get::<Identity>().is_some() && !by_login {
             return Ok(Stay::Yes);
         }
         let known = (
             cx.exchange.fact::<SignedIn>(),
             cx.exchange.fact::<Identity>(),
         );
-        let (Some(SignedIn(session)), Some(identity)) = known else {
+        let (Some(SignedIn { session, .. }), Some(identity)) = known else {
             return Ok(Stay::No(Reason::Login));
         };
         let rule = self.allow.as_ref();
@@ -146,6 +170,7 @@ impl OnRejudge for RstreamAuth {
             return Ok(Stay::No(Reason::Login));
         }
         let _is_new = cx.facts.establish(identity.clone());
+        let _is_new = cx.facts.establish(StaysSignedIn);
         Ok(Stay::Yes)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_config::Secret;
 use adit_filters::Env;
@@ -170,11 +170,17 @@ impl Comparer {
 }
 
 fn work(waiting: &Mutex<Receiver<Comparison>>, look: &dyn Fn()) {
+    let mut looked = Instant::now();
     loop {
         let next = waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .recv_timeout(LOOK);
+            .recv_timeout(LOOK.saturating_sub(looked.elapsed()));
+        // However much there is to compare: who has no account any more must not get in by being many.
+        if looked.elapsed() >= LOOK {
+            look();
+            looked = Instant::now();
+        }
         match next {
             Ok(comparison) => {
                 // Whoever asked may have left: then nobody needs the answer.
@@ -183,7 +189,7 @@ fn work(waiting: &Mutex<Receiver<Comparison>>, look: &dyn Fn()) {
                     let _gone = comparison.answer.send(matches);
                 }
             }
-            Err(RecvTimeoutError::Timeout) => look(),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }

@@ -13,6 +13,9 @@ pub const ADDRESS_TRIES_MAX: i64 = 10;
 /// that one address alone locks nobody out.
 pub const ACCOUNT_TRIES_MAX: i64 = 30;
 
+/// How many answers of a provider one address may bring within [`WINDOW`]: each has the provider asked, right or wrong.
+pub const ANSWERS_MAX: i64 = 120;
+
 /// How long tries count, from the first.
 pub const WINDOW: Duration = Duration::from_secs(5 * 60);
 
@@ -43,10 +46,17 @@ impl Throttle {
                 .add(key, 1, WINDOW)
                 .map_or(true, |tries| tries > limit)
         };
-        // Both are counted, whichever is over.
-        let address_over = over(&one.address, ADDRESS_TRIES_MAX);
-        let account_over = over(&one.account, ACCOUNT_TRIES_MAX);
-        (!address_over && !account_over).then_some(one)
+        // What one address may not try counts against no account: else it could lock out whom it likes.
+        let is_over =
+            over(&one.address, ADDRESS_TRIES_MAX) || over(&one.account, ACCOUNT_TRIES_MAX);
+        (!is_over).then_some(one)
+    }
+
+    /// Counts an answer of a provider that an address brings. False if there were too many.
+    pub(crate) fn answer(&self, address: IpAddr) -> bool {
+        let key = format!("answers {}", network(address));
+        let answers = self.store.add(&key, 1, WINDOW);
+        answers.is_ok_and(|answers| answers <= ANSWERS_MAX)
     }
 
     /// Takes a try back: the password was right.
@@ -95,18 +105,30 @@ mod tests {
     }
 
     #[test]
+    fn a_provider_is_asked_so_often_for_one_address() {
+        let fake = Fake::default();
+        let throttle = Throttle::new(fake.env().store);
+        for _ in 0..ANSWERS_MAX {
+            assert!(throttle.answer(at("192.0.2.1")));
+        }
+        assert!(!throttle.answer(at("192.0.2.1")) && throttle.answer(at("192.0.2.2")));
+        fake.clock.advance(WINDOW);
+        assert!(throttle.answer(at("192.0.2.1")));
+    }
+
+    #[test]
     fn an_account_is_not_locked_by_one_address() {
         let fake = Fake::default();
         let throttle = Throttle::new(fake.env().store);
         let many = |from: u8| {
             let tries =
-                (0..20).filter_map(|_| throttle.begin(IpAddr::from([192, 0, 2, from]), "ada"));
+                (0..400).filter_map(|_| throttle.begin(IpAddr::from([192, 0, 2, from]), "ada"));
             tries.count()
         };
         assert_eq!(many(1), 10);
         assert!(throttle.begin(at("198.51.100.1"), "ada").is_some());
-        // What is refused for its address counts against the account all the same: it is under attack.
-        assert_eq!(many(2), 9);
+        // Many together do: it is under attack.
+        assert_eq!((many(2), many(3)), (10, 9));
         assert!(throttle.begin(at("198.51.100.2"), "ada").is_none());
         assert!(throttle.begin(at("198.51.100.2"), "bob").is_some());
     }

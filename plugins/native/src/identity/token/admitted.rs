@@ -68,17 +68,18 @@ impl Admitted {
 /// Whether the exchange was let in by a credential that still lets it in. If so its `proof` and identity are established
 /// anew.
 pub(crate) fn stays<F: Fact>(cx: &mut RejudgeCx<'_>, authority: &Authority, proof: F) -> bool {
-    let known = (
-        cx.exchange.fact::<Admitted>(),
-        cx.exchange.fact::<Identity>(),
-    );
-    let (Some(admitted), Some(identity)) = known else {
+    let Some(admitted) = cx.exchange.fact::<Admitted>() else {
         return false;
     };
     // Two proofs contradict each other, as they do when a request comes.
-    admitted.may_stay(authority, cx.tunnel())
-        && cx.facts.establish(proof).is_ok()
-        && cx.facts.establish(identity.clone()).is_ok()
+    if !admitted.may_stay(authority, cx.tunnel()) || cx.facts.establish(proof).is_err() {
+        return false;
+    }
+    match cx.exchange.fact::<Identity>() {
+        Some(identity) => cx.facts.establish(identity.clone()).is_ok(),
+        // It has spared its bearer some work, and said no more.
+        None => true,
+    }
 }
 
 impl Fact for Admitted {

@@ -141,7 +141,8 @@ impl TokenFilter {
     }
 
     /// Takes a token of the request that allows it, for filters that ask less of its bearer. Any other token is left
-    /// alone, as if it were not there.
+    /// alone, as if it were not there. Who its bearer is counts for nobody else: a filter that asks visitors to sign in
+    /// still does.
     ///
     /// # Errors
     /// When a token was judged before.
@@ -155,7 +156,8 @@ impl TokenFilter {
             return Ok(false);
         }
         establish(cx, TokenProof { source, kind })?;
-        Ok(matches!(take(cx, source, admitted), Verdict::Continue))
+        strip(cx, source);
+        Ok(cx.exchange.establish(admitted).is_ok())
     }
 
     /// Whether the token that an open exchange was let in by still lets it in; none if it was let in without one.
@@ -346,13 +348,18 @@ fn take(cx: &mut RequestCx<'_>, source: TokenSource, admitted: Admitted) -> Verd
         // Somebody else has proved who this is: two proofs on one request contradict each other.
         return Verdict::Refuse(Reason::AmbiguousCredentials);
     }
+    strip(cx, source);
+    Verdict::Continue
+}
+
+/// Takes the token out of the request: it is not the service's.
+fn strip(cx: &mut RequestCx<'_>, source: TokenSource) {
     if source == TokenSource::Authorization {
         cx.head.headers.remove(AUTHORIZATION);
     }
     if let Some(uri) = query::without_query_token(&cx.head.uri) {
         cx.head.uri = uri;
     }
-    Verdict::Continue
 }
 
 pub(crate) fn connects(principal: &Principal, tunnel: &TunnelInfo, path: Option<&str>) -> bool {

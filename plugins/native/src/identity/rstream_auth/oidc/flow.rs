@@ -137,6 +137,13 @@ impl Desk {
             // Whoever wrote the address wrote this, too.
             return failed(&ProviderError::Refused(tidy(&error).unwrap_or_default()));
         }
+        if !self.throttle.answer(from) {
+            return pages::problem(
+                StatusCode::TOO_MANY_REQUESTS,
+                "You are not signed in yet",
+                "Too many have tried from here. Wait some minutes, then open the address of the tunnel again.",
+            );
+        }
         let metadata = match provider.metadata().await {
             Ok(metadata) => metadata,
             Err(error) => return failed(&error),

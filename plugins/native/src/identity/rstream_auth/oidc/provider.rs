@@ -186,15 +186,16 @@ impl Provider {
             ProviderError::Word("its token is signed with a key that it does not publish");
         let mut known = self.known.lock().await;
         let now = self.clock.monotonic();
+        let mut misses = false;
         if let Some((at, keys)) = &known.keys
             && now.saturating_sub(*at) < KEYS_LIFE
         {
+            misses = true;
             if let Some(key) = keys.find(head) {
                 return Ok(key);
             }
-            let missed = known.missed.replace(now);
+            let missed = known.missed;
             if missed.is_some_and(|missed| now.saturating_sub(missed) < KEYS_AGAIN) {
-                known.missed = missed;
                 return Err(unknown);
             }
         }
@@ -207,6 +208,10 @@ impl Provider {
             self.clock.monotonic(),
             asked.map(|set| Arc::new(Keys::from(set))),
         )?;
+        if misses {
+            // Only once it was learned: while the provider could not be asked, it was not known not to help.
+            known.missed = Some(now);
+        }
         known.keys = Some((now, Arc::clone(&keys)));
         keys.find(head).ok_or(unknown)
     }
