@@ -7,11 +7,16 @@
 )]
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use adit_agent::{Client, Tunnel, TunnelOptions};
+use adit_filters::{
+    ConfigError, Env, Filter, FilterError, Hooks, OnRequest, Registry, RequestCx, Verdict,
+};
 use adit_plugins::identity::rstream_auth::{Hash, SALT_BYTES};
 use adit_plugins::identity::token::Claims;
+use adit_proxy::engine::Options;
 use adit_tests::collector::{Collector, Export};
 use adit_tests::engine::TestEngine;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -475,4 +480,81 @@ async fn a_page_that_says_no_is_a_refusal_in_every_log() {
         .map(|line| line["object"]["firewall"]["decision"].clone())
         .collect();
     assert_eq!(decisions, ["denied", "denied"]);
+}
+
+/// Cannot decide, and quotes the visitor about it.
+struct Quotes;
+
+impl OnRequest for Quotes {
+    async fn on_request(&self, cx: &mut RequestCx<'_>) -> Result<Verdict, FilterError> {
+        let Some(quoted) = cx.head.headers.get("x-quoted") else {
+            return Ok(Verdict::Continue);
+        };
+        let quoted = format!("no such thing\n{}", quoted.to_str().unwrap());
+        Err(FilterError::Unavailable {
+            service: "oracle",
+            source: Some(quoted.into()),
+        })
+    }
+}
+
+impl Filter for Quotes {
+    const NAME: &'static str = "quotes";
+    type Config = Value;
+
+    fn new(_: Value, _: &mut Env) -> Result<Self, ConfigError> {
+        Ok(Self)
+    }
+
+    fn hooks(self: Arc<Self>) -> Hooks {
+        Hooks::new().request(self)
+    }
+}
+
+#[tokio::test]
+async fn what_a_filter_says_about_a_refusal_is_written_briefly_and_never_shown() {
+    let collector = Collector::start().await;
+    let options = Options {
+        filters: Some(Box::new(Registry::with::<Quotes>)),
+        ..Options::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let config = policy("{ use = 'quotes' },", collector.port);
+    let engine = TestEngine::start_with(folder, &config, options).await;
+    let client = engine.client().await;
+    let host = publish(&client, TunnelOptions::http()).await;
+    let token = engine.token(&Claims::default());
+    let quoted = format!("X-Quoted: {token} {}\r\n", "x".repeat(4000));
+    let (status, answer) = engine.get(&host, "/", &quoted).await;
+    assert_eq!(status, 503);
+    assert!(
+        !answer.contains("oracle") && !answer.contains("xxx"),
+        "{answer}"
+    );
+    assert_eq!(engine.get(&host, "/", "").await.0, 200);
+    let written = end(engine, client, &collector).await;
+    // One line for each, whatever was quoted.
+    assert_eq!((written.access.len(), written.streams.len()), (2, 2));
+    let line = &written.access[0];
+    assert_eq!(line["filter"], "edge/quotes", "{line}");
+    assert_eq!(line["reason"], "unavailable", "{line}");
+    let detail = line["detail"].as_str().unwrap();
+    let begins = "`oracle` did not answer: no such thing\nREDACTED xxx";
+    assert!(
+        detail.starts_with(begins) && detail.ends_with("x…"),
+        "{detail}"
+    );
+    assert!(detail.len() <= 512, "{}", detail.len());
+    let summary = &written.streams[0]["object"];
+    assert_eq!(summary["firewall"]["filter"], "edge/quotes", "{summary}");
+    let message = summary["response"]["failure"]["message"].as_str().unwrap();
+    assert_eq!(message, format!("unavailable by edge/quotes: {detail}"));
+    let open = &written.access[1];
+    assert_eq!(
+        (open.get("filter"), open.get("detail")),
+        (None, None),
+        "{open}"
+    );
+    let secret = token.split('.').nth(2).unwrap();
+    assert!(written.texts.iter().all(|text| !text.contains(secret)));
 }

@@ -215,6 +215,7 @@ mod tests {
         By, Cause, Failure, FailureKind, Outcome, Reason, Settled, Settlement, Termination, Upgrade,
     };
 
+    use super::super::entry::DETAIL_BYTES_MAX;
     use super::super::testing::{Sink, TOKEN, outcome, refused, run};
     use super::*;
     use crate::identity::token::{TokenKind, TokenProof, TokenSource};
@@ -314,6 +315,27 @@ mod tests {
         ];
         for (outcome, expected) in cases {
             assert_eq!(log(&fields, None, vec![outcome]).await.trim_end(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn why_is_told_on_one_line_of_bounded_length_and_without_secrets() {
+        let max = DETAIL_BYTES_MAX;
+        let cases = [
+            ("é".repeat(max / 2), "é".repeat(max / 2)),
+            ("é".repeat(max), format!("{}…", "é".repeat((max - 3) / 2))),
+            (format!("said\r\n{TOKEN}"), "said\\r\\nREDACTED".to_owned()),
+            // A token is known as one before its end is cut off.
+            (
+                format!("{} {TOKEN}", "x".repeat(max - 30)),
+                format!("{} REDACTED", "x".repeat(max - 30)),
+            ),
+        ];
+        for (detail, shown) in cases {
+            let mut outcome = refused(Reason::Plugin, Some("edge/f"));
+            outcome.refusal.as_mut().unwrap().detail = Some(detail);
+            let line = log(&[Field::Detail], None, vec![outcome]).await;
+            assert_eq!(line, format!("{{\"detail\":\"{shown}\"}}\n"));
         }
     }
 }

@@ -12,6 +12,12 @@ use time::format_description::well_known::Rfc3339;
 use crate::identity::token::TokenProof;
 use crate::network::geoip::Location;
 
+/// The longest detail of a decision that is written down: filters quote visitors and services, who are not brief.
+pub(super) const DETAIL_BYTES_MAX: usize = 512;
+
+/// Stands for the rest of a detail.
+const CUT: &str = "…";
+
 /// One exchange that is over. The data path makes it of copies and neither formats nor waits.
 pub(super) struct Entry {
     pub(super) connection: Arc<Connection>,
@@ -68,7 +74,7 @@ impl Entry {
         outcome.failure.as_ref().map(|failure| Decision {
             by: None,
             reason: super::failure::word(failure.kind),
-            detail: Some(redact::field(&failure.detail)),
+            detail: Some(worded(&failure.detail)),
         })
     }
 }
@@ -87,7 +93,7 @@ impl<'a> Decision<'a> {
         Self {
             by: refusal.by.as_deref(),
             reason: refusal.reason.as_str(),
-            detail: refusal.detail.as_deref().map(redact::field),
+            detail: refusal.detail.as_deref().map(worded),
         }
     }
 
@@ -102,6 +108,17 @@ impl<'a> Decision<'a> {
         }
         message
     }
+}
+
+/// Without secrets, which are known only while they are whole, and then no longer than it may be.
+fn worded(detail: &str) -> Cow<'_, str> {
+    let mut shown = redact::field(detail);
+    if shown.len() > DETAIL_BYTES_MAX {
+        let kept = shown.floor_char_boundary(DETAIL_BYTES_MAX - CUT.len());
+        let kept = shown.get(..kept).unwrap_or_default();
+        shown = Cow::Owned(format!("{kept}{CUT}"));
+    }
+    shown
 }
 
 /// The HTTP version in ALPN's words.
