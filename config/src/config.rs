@@ -9,6 +9,7 @@ use crate::invalid::{Invalid, Readable};
 use crate::load;
 use crate::overrides;
 use crate::places::Places;
+use crate::plugin::{self, Plugin, Wasm};
 use crate::policy::{self, Policy, Project};
 use crate::problem::Problem;
 use crate::reader::{Reader, Reading};
@@ -42,6 +43,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How much it takes on.
     pub limits: Limits,
+    /// Components that are kinds of filter, by name.
+    pub plugins: BTreeMap<String, Plugin>,
+    /// What they run in.
+    pub wasm: Wasm,
     /// Policies by name.
     pub policies: BTreeMap<String, Policy>,
     /// Projects by name; [`DEFAULT_PROJECT`](crate::DEFAULT_PROJECT) is always among them.
@@ -126,6 +131,8 @@ impl From<Config> for Readable {
             certificates: Some(config.certificates.files),
             credentials: config.auth.credentials,
             geoip: config.geoip.database,
+            plugins: config.plugins,
+            wasm: Some(config.wasm),
             policies: config.policies,
             projects: config.projects,
             places: config.places,
@@ -147,6 +154,8 @@ fn read(mut root: Reader<'_>) -> Result<Config, Box<Readable>> {
     let admin = Admin::read(root.table("admin"), state_dir);
     let timeouts = Timeouts::read(root.table("timeouts"));
     let limits = Limits::read(root.table("limits"));
+    let plugins = plugin::read_plugins(&root.table("plugin"));
+    let wasm = Wasm::read(root.table("wasm"));
     let policies = policy::read_policies(&root.table("policy"));
     let projects = policy::read_projects(&root.table("project"), &policies);
     root.finish();
@@ -163,6 +172,8 @@ fn read(mut root: Reader<'_>) -> Result<Config, Box<Readable>> {
             admin,
             timeouts,
             limits,
+            plugins,
+            wasm,
             policies,
             projects,
             warnings: Vec::new(),
@@ -172,6 +183,8 @@ fn read(mut root: Reader<'_>) -> Result<Config, Box<Readable>> {
             certificates: certificates.map(|certificates| certificates.files),
             credentials: auth.and_then(|auth| auth.credentials),
             geoip: geoip.database,
+            plugins,
+            wasm: Some(wasm),
             policies,
             projects,
             places: Arc::default(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::places::Places;
+use crate::plugin::{Plugin, Wasm};
 use crate::policy::{Policy, Project};
 use crate::problem::Problem;
 use crate::settings::CertificateFiles;
@@ -27,6 +28,8 @@ pub(crate) struct Readable {
     pub(crate) certificates: Option<CertificateFiles>,
     pub(crate) credentials: Option<PathBuf>,
     pub(crate) geoip: Option<PathBuf>,
+    pub(crate) plugins: BTreeMap<String, Plugin>,
+    pub(crate) wasm: Option<Wasm>,
     pub(crate) policies: BTreeMap<String, Policy>,
     pub(crate) projects: BTreeMap<String, Project>,
     pub(crate) places: Arc<Places>,
@@ -59,6 +62,11 @@ impl Invalid {
     /// The database of places, if one is named.
     pub fn geoip_database(&self) -> Option<&Path> {
         self.readable.geoip.as_deref()
+    }
+
+    /// The plugins that could be read, and what they run in.
+    pub fn plugins(&self) -> Option<(&BTreeMap<String, Plugin>, &Wasm)> {
+        Some((&self.readable.plugins, self.readable.wasm.as_ref()?))
     }
 
     /// The policies, without the filters that could not be read.

@@ -9,6 +9,7 @@ mod invalid;
 mod load;
 mod overrides;
 mod places;
+mod plugin;
 mod policy;
 mod problem;
 mod reader;
@@ -27,6 +28,7 @@ pub const EXAMPLE: &str = include_str!("../examples/engine.toml");
 
 pub use config::Config;
 pub use invalid::Invalid;
+pub use plugin::{Plugin, PluginLimits, Wasm};
 pub use policy::{
     DEFAULT_PROJECT, FilterRef, FilterUse, OnError, Plan, Policy, Project, PublicAccess,
     UpgradeKind, When,

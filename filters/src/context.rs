@@ -23,9 +23,9 @@ pub enum Direction {
 #[derive(Debug)]
 pub struct ConnectCx<'a> {
     /// What is fixed for the connection.
-    pub connection: &'a ConnectionInfo,
+    pub connection: &'a Arc<ConnectionInfo>,
     /// The tunnel it wants.
-    pub tunnel: &'a TunnelInfo,
+    pub tunnel: &'a Arc<TunnelInfo>,
     /// Facts of this (connection, tunnel); frozen after the last connect hook.
     pub facts: &'a mut Facts,
 }

@@ -79,6 +79,12 @@ impl Exchange {
         self.facts.get().or_else(|| self.connection.fact())
     }
 
+    /// What was established for this exchange itself.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// Establishes a fact for this exchange.
     ///
     /// # Errors

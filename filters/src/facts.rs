@@ -2,13 +2,21 @@
 
 use std::any::{Any, TypeId};
 use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
 
 use crate::slots::{Slot, Slots};
 
 /// A value one filter establishes and others read. Its type is its key.
 pub trait Fact: Any + Send + Sync {
-    /// The fact's name in configuration errors and `explain`.
+    /// The fact's name in configuration errors and `explain`, and for plugins.
     const NAME: &'static str;
+
+    /// What plugins may know of it; nothing unless it says so.
+    fn to_json(&self) -> Option<Value> {
+        None
+    }
 }
 
 /// A typed map of facts. The first to establish a fact wins; facts are never changed or taken back. Beside them lie the
@@ -20,10 +28,12 @@ pub struct Facts {
     slots: Slots,
 }
 
+#[derive(Clone)]
 struct Entry {
     key: TypeId,
     name: &'static str,
-    value: Box<dyn Any + Send + Sync>,
+    value: Arc<dyn Any + Send + Sync>,
+    to_json: fn(&(dyn Any + Send + Sync)) -> Option<Value>,
 }
 
 impl Facts {
@@ -48,9 +58,26 @@ impl Facts {
         self.entries.push(Entry {
             key: TypeId::of::<F>(),
             name: F::NAME,
-            value: Box::new(fact),
+            value: Arc::new(fact),
+            to_json: |fact| fact.downcast_ref::<F>()?.to_json(),
         });
         Ok(())
+    }
+
+    /// The facts established so far, without anybody's cells.
+    #[must_use]
+    pub fn so_far(&self) -> Self {
+        Self {
+            entries: self.entries.clone(),
+            slots: Slots::default(),
+        }
+    }
+
+    /// What plugins may know of the fact of this name.
+    #[must_use]
+    pub fn json(&self, name: &str) -> Option<Value> {
+        let entry = self.entries.iter().find(|entry| entry.name == name)?;
+        (entry.to_json)(&*entry.value)
     }
 
     /// What this filter put into its slot.
@@ -113,6 +140,23 @@ pub struct Identity {
 
 impl Fact for Identity {
     const NAME: &'static str = "identity";
+}
+
+/// Where a visitor is, as far as a filter has found out.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Location {
+    /// ISO 3166-1 alpha-2, upper case.
+    pub country: Option<String>,
+    /// `AF`, `AN`, `AS`, `EU`, `NA`, `OC` or `SA`.
+    pub continent: Option<String>,
+    /// ISO 3166-2 without the country.
+    pub region: Option<String>,
+    /// The autonomous system's number.
+    pub asn: Option<u32>,
+}
+
+impl Fact for Location {
+    const NAME: &'static str = "location";
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub use context::{
 };
 pub use env::Env;
 pub use exchange::{Deadline, Exchange};
-pub use facts::{Established, Fact, Facts, Identity};
+pub use facts::{Established, Fact, Facts, Identity, Location};
 pub use filter::{ConfigError, Filter};
 pub use handshake::{
     CertificateVerdict, CipherSuite, ClientAuth, ClientCertificate, Contradiction, Handshake,
@@ -58,7 +58,7 @@ pub use request_line::{
     Fields, LOGGED_FIELD_BYTES_MAX, LOGGED_FIELDS_MAX, LOGGED_TARGET_BYTES_MAX, RequestLine,
 };
 pub use slots::Slot;
-pub use stage::Stage;
+pub use stage::{Stage, UnknownStage};
 pub use verdict::{
     Admission, FilterError, Passage, Reason, Redirect, Reply, Revision, Upgrade, Verdict,
 };

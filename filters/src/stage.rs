@@ -1,6 +1,7 @@
 //! Where in a chain a filter stands.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// The order of the variants is the order of the chain; within a stage, filters stand as written, the project's
 /// before the tunnel's.
@@ -30,6 +31,20 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Self; 10] = [
+        Self::Network,
+        Self::Tls,
+        Self::Mode,
+        Self::Local,
+        Self::Credentials,
+        Self::Identity,
+        Self::Policy,
+        Self::Upgrade,
+        Self::Capacity,
+        Self::Log,
+    ];
+
     /// The stage as logs and `explain` print it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -45,6 +60,26 @@ impl Stage {
             Self::Capacity => "capacity",
             Self::Log => "log",
         }
+    }
+}
+
+/// What is no stage.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is not a stage, use one of {known}", known = listed())]
+pub struct UnknownStage(String);
+
+fn listed() -> String {
+    let names = Stage::ALL.map(|stage| format!("`{stage}`"));
+    names.join(", ")
+}
+
+impl FromStr for Stage {
+    type Err = UnknownStage;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStage> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|stage| stage.as_str() == text)
+            .ok_or_else(|| UnknownStage(text.to_owned()))
     }
 }
 

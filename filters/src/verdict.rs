@@ -224,6 +224,18 @@ pub enum FilterError {
         /// What stopped it.
         reason: &'static str,
     },
+    /// As many instances of a plugin are at work as may be.
+    #[error("all {limit} instances are at work")]
+    Full {
+        /// That limit.
+        limit: usize,
+    },
+    /// A plugin failed, in its own words or those of what it runs on.
+    #[error("plugin failed: {reason}")]
+    Plugin {
+        /// What happened.
+        reason: String,
+    },
     /// Something the decision needs did not answer.
     #[error("`{service}` did not answer")]
     Unavailable {
@@ -241,7 +253,8 @@ impl FilterError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Unavailable { .. } => Reason::Unavailable,
-            Self::OverLimit { .. } | Self::Trapped { .. } => Reason::Plugin,
+            Self::Full { .. } => Reason::Capacity,
+            Self::OverLimit { .. } | Self::Plugin { .. } | Self::Trapped { .. } => Reason::Plugin,
         }
     }
 

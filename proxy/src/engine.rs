@@ -7,6 +7,7 @@ mod error;
 mod explain;
 mod inner;
 mod login;
+mod plugins;
 mod shelf;
 mod switch;
 mod trial;

@@ -13,6 +13,7 @@ pub mod collector;
 pub mod edge;
 pub mod engine;
 pub mod flow;
+pub mod guests;
 pub mod mmdb;
 pub mod origin;
 pub mod provider;

@@ -51,10 +51,11 @@ fn report(rule: &str, breaches: Vec<String>) {
 }
 
 /// Which crates a crate may name, from the table in ARCHITECTURE.md.
-const MAY_IMPORT: [(&str, &[&str]); 8] = [
+const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("config", &[]),
     ("filters", &["adit-config"]),
     ("plugins/native", &["adit-config", "adit-filters"]),
+    ("plugins/wasm", &["adit-config", "adit-filters"]),
     ("agent/protocol", &[]),
     ("agent/transport", &["adit-protocol"]),
     ("agent/sdk", &["adit-protocol", "adit-transport"]),
@@ -66,6 +67,7 @@ const MAY_IMPORT: [(&str, &[&str]); 8] = [
             "adit-plugins",
             "adit-protocol",
             "adit-transport",
+            "adit-wasm",
         ],
     ),
     (

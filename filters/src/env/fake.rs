@@ -34,6 +34,7 @@ impl Fake {
     #[must_use]
     pub fn env(&self) -> Env {
         Env::new(
+            "test/filter",
             self.clock.clone(),
             self.random.clone(),
             self.http.clone(),

@@ -28,6 +28,8 @@ pub const FILTER_SLOTS_MAX: usize = 16;
 /// What one configured filter may reach. Quotas and key spaces behind it are that filter's own.
 #[derive(Clone)]
 pub struct Env {
+    /// The filter's name, `policy/filter`: it stays the same when the filter is built anew.
+    pub name: Arc<str>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness fit for keys.
@@ -47,6 +49,7 @@ impl Env {
     /// An environment of these parts, with no slot taken.
     #[must_use]
     pub fn new(
+        name: &str,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
         http: Arc<dyn HttpClient>,
@@ -55,6 +58,7 @@ impl Env {
         jobs: Arc<dyn Jobs>,
     ) -> Self {
         Self {
+            name: name.into(),
             clock,
             random,
             http,

@@ -15,9 +15,10 @@ use adit_plugins::identity::credentials::Credentials;
 use adit_plugins::identity::rstream_auth::Desk;
 use adit_plugins::identity::token::{Authority, AuthorityError, Trust};
 use adit_plugins::network::geoip::{Database, Databases, Unusable};
+use adit_wasm::Runtime;
 use arc_swap::ArcSwap;
 
-use super::{MoreFilters, ReloadError, login};
+use super::{MoreFilters, ReloadError, login, plugins};
 use crate::assemble::{Policies, Switches};
 use crate::edge;
 use crate::env::{Load, OsRandom, World};
@@ -33,6 +34,8 @@ pub(super) struct Built {
     /// What the authority among the services is to believe once this is in effect.
     pub(super) trust: Trust,
     pub(super) policies: Arc<Policies>,
+    /// What plugins run in, if there ever were any.
+    pub(super) runtime: Option<Runtime>,
 }
 
 /// What stays of what runs.
@@ -51,6 +54,8 @@ pub(super) struct Kept {
     pub(super) switches: Arc<ArcSwap<Switches>>,
     /// The databases of places that are open. Without any the engine is starting: that must not depend on them.
     pub(super) geoip: Option<Databases>,
+    /// What plugins run in.
+    pub(super) runtime: Option<Runtime>,
 }
 
 impl Built {
@@ -93,8 +98,29 @@ impl Built {
                 ..Services::new(kept.authority.unwrap_or_else(new))
             }
         });
+        let runtime = match kept.runtime {
+            Some(runtime) => Some(runtime),
+            None if config.plugins.is_empty() => None,
+            None => plugins::runtime(&config.wasm, config.engine.state_dir.as_deref())
+                .map_err(|error| problems.push(config.problem("wasm", error.to_string())))
+                .ok(),
+        };
         let policies = services.as_ref().and_then(|services| {
             let registry = registry(services, more);
+            let registry = match &runtime {
+                Some(runtime) => plugins::add(
+                    registry,
+                    plugins::Asked {
+                        plugins: &config.plugins,
+                        wasm: &config.wasm,
+                        runtime,
+                        problem: &|key, text| config.problem(key, text),
+                    },
+                    &load,
+                    &mut problems,
+                ),
+                None => registry,
+            };
             Policies::build(config, &registry, load, kept.switches)
                 .map(|policies| Arc::new(policies.with_geoip(services.geoip.shared())))
                 .map_err(|found| problems.extend(found))
@@ -107,6 +133,7 @@ impl Built {
                     services,
                     trust,
                     policies,
+                    runtime,
                 })
             }
             _ => {
@@ -223,7 +250,19 @@ pub(super) fn every_problem_with(invalid: Invalid, more: Option<&MoreFilters>) -
             geoip,
             ..Services::new(authority)
         };
-        let registry = registry(&services, more);
+        let mut registry = registry(&services, more);
+        if let Some((plugins, wasm)) = invalid.plugins()
+            && !plugins.is_empty()
+            && let Ok(runtime) = plugins::runtime(wasm, None)
+        {
+            let asked = plugins::Asked {
+                plugins,
+                wasm,
+                runtime: &runtime,
+                problem: &|key, text| invalid.problem(key, text),
+            };
+            registry = plugins::add(registry, asked, &load, &mut found);
+        }
         found.extend(Policies::problems_of(&invalid, &registry, load));
     }
     invalid.with(found)
@@ -259,6 +298,7 @@ pub(super) fn needs_restart(before: &Config, after: &Config) -> Result<(), Reloa
             before.listen.metrics != after.listen.metrics,
         ),
         ("admin.socket", before.admin.socket != after.admin.socket),
+        ("wasm", before.wasm != after.wasm),
     ];
     let keys: Vec<&str> = changed
         .into_iter()

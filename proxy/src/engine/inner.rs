@@ -9,7 +9,8 @@ use adit_config::Config;
 use adit_filters::{Chain, TunnelInfo};
 use adit_plugins::Services;
 use adit_protocol::ProtocolError;
-use arc_swap::ArcSwap;
+use adit_wasm::Runtime;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use super::build::{self, Built, Kept};
@@ -48,6 +49,8 @@ pub(crate) struct Inner {
     pub(super) edge: Arc<Edge>,
     pub(super) api: Arc<Api>,
     services: Arc<ArcSwap<Services>>,
+    /// What plugins run in; it is made with the first.
+    runtime: ArcSwapOption<Runtime>,
     pub(super) dispatch: Arc<Dispatch>,
     fronts: Arc<FrontProxies>,
     redirect_limits: ArcSwap<PlainLimits>,
@@ -139,6 +142,7 @@ impl Inner {
             edge,
             api,
             services,
+            runtime: ArcSwapOption::new(built.runtime.map(Arc::new)),
             dispatch,
             fronts,
             metrics,
@@ -167,6 +171,7 @@ impl Inner {
             gate: services.gate.clone(),
             switches: self.switchboard.current(),
             geoip: Some(services.geoip.clone()),
+            runtime: self.runtime.load().as_deref().cloned(),
         };
         let built = Built::new(&config, &self.world, more, kept).map_err(ReloadError::Config)?;
         // Only now: who restarts the engine for a change must not find it wrong then.
@@ -198,6 +203,7 @@ impl Inner {
         login::at_port(&built.services, port);
         login::on_sign_out(&built.services, &self.edge);
         self.services.store(Arc::new(built.services));
+        self.runtime.store(built.runtime.map(Arc::new));
         self.policies.store(Arc::clone(&built.policies));
         for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");

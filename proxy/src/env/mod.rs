@@ -110,6 +110,7 @@ impl Load {
     #[must_use]
     pub fn env(&self, name: &str) -> Env {
         Env::new(
+            name,
             self.world.clock.clone(),
             self.world.random.clone(),
             self.world.http.clone(),

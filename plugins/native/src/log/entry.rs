@@ -4,13 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_filters::{Connection, Identity, LogCx, Outcome, Refusal, redact};
+use adit_filters::{Connection, Identity, Location, LogCx, Outcome, Refusal, redact};
 use http::Version;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::identity::token::TokenProof;
-use crate::network::geoip::Location;
 
 /// The longest detail of a decision that is written down: filters quote visitors and services, who are not brief.
 pub(super) const DETAIL_BYTES_MAX: usize = 512;

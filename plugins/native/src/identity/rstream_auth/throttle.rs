@@ -14,7 +14,7 @@ pub const ADDRESS_TRIES_MAX: i64 = 10;
 pub const ACCOUNT_TRIES_MAX: i64 = 30;
 
 /// How many answers of a provider one address may bring within [`WINDOW`]: each has the provider asked, right or wrong.
-pub const ANSWERS_MAX: i64 = 120;
+const ANSWERS_MAX: i64 = 120;
 
 /// How long tries count, from the first.
 pub const WINDOW: Duration = Duration::from_secs(5 * 60);

@@ -10,11 +10,12 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use adit_filters::Location;
 use adit_filters::env::{Jobs, JobsError};
 use arc_swap::ArcSwap;
 use maxminddb::{MaxMindDbError, Reader};
 
-use super::location::Location;
+use super::location;
 use super::stamp::{Settling, Stamp};
 
 /// The largest database taken, in bytes: the largest that are sold stay below half of it. It is held in memory, for
@@ -164,7 +165,7 @@ impl Database {
         let reader = held.reader.as_ref().ok_or_else(|| DatabaseError::Absent {
             path: self.path.clone(),
         })?;
-        let location = Location::read(reader, address.to_canonical());
+        let location = location::read(reader, address.to_canonical());
         let location = location.map_err(|source| DatabaseError::Record {
             path: self.path.clone(),
             source,

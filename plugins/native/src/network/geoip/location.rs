@@ -2,29 +2,9 @@
 
 use std::net::IpAddr;
 
-use adit_filters::Fact;
+use adit_filters::Location;
 use maxminddb::{MaxMindDbError, Reader};
 use serde::Deserialize;
-
-/// Where an address is, as far as the database knows.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Location {
-    /// ISO 3166-1 alpha-2, upper case.
-    pub country: Option<String>,
-    /// `AF`, `AN`, `AS`, `EU`, `NA`, `OC` or `SA`.
-    pub continent: Option<String>,
-    /// ISO 3166-2 without the country.
-    pub region: Option<String>,
-    /// The autonomous system's number.
-    pub asn: Option<u32>,
-}
-
-/// The fact's name.
-const LOCATION: &str = "location";
-
-impl Fact for Location {
-    const NAME: &'static str = LOCATION;
-}
 
 /// What is read of a record, in the layout of MaxMind's databases of countries, cities and networks.
 #[derive(Default, Deserialize)]
@@ -44,22 +24,20 @@ struct Place<'a> {
     code: Option<&'a str>,
 }
 
-impl Location {
-    /// What the database says of an address. Only the country the address itself is in counts: where its network is
-    /// registered (`registered_country`) says nothing of the visitor.
-    pub(super) fn read(reader: &Reader<Vec<u8>>, address: IpAddr) -> Result<Self, MaxMindDbError> {
-        if address.is_ipv6() && reader.metadata().ip_version == 4 {
-            // A database of IPv4 alone knows nothing of it, which is no mistake in the database.
-            return Ok(Self::default());
-        }
-        let record: Record<'_> = reader.lookup(address)?.decode()?.unwrap_or_default();
-        let code = |place: Option<&Place<'_>>| Some(place?.code?.to_ascii_uppercase());
-        let regions = record.subdivisions.unwrap_or_default();
-        Ok(Self {
-            country: code(record.country.as_ref()),
-            continent: code(record.continent.as_ref()),
-            region: code(regions.first()),
-            asn: record.autonomous_system_number,
-        })
+/// What the database says of an address. Only the country the address itself is in counts: where its network is
+/// registered (`registered_country`) says nothing of the visitor.
+pub(super) fn read(reader: &Reader<Vec<u8>>, address: IpAddr) -> Result<Location, MaxMindDbError> {
+    if address.is_ipv6() && reader.metadata().ip_version == 4 {
+        // A database of IPv4 alone knows nothing of it, which is no mistake in the database.
+        return Ok(Location::default());
     }
+    let record: Record<'_> = reader.lookup(address)?.decode()?.unwrap_or_default();
+    let code = |place: Option<&Place<'_>>| Some(place?.code?.to_ascii_uppercase());
+    let regions = record.subdivisions.unwrap_or_default();
+    Ok(Location {
+        country: code(record.country.as_ref()),
+        continent: code(record.continent.as_ref()),
+        region: code(regions.first()),
+        asn: record.autonomous_system_number,
+    })
 }

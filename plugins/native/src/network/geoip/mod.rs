@@ -24,15 +24,14 @@ use std::sync::Arc;
 
 use adit_config::{NearPath, Problem, Section};
 use adit_filters::{
-    Admission, ConnectCx, ConnectionInfo, Env, Fact, Factory, Facts, FilterError, Hooks, OnConnect,
-    OnRejudge, OnRequest, Reason, RejudgeCx, RequestCx, Stage, Stay, Verdict,
+    Admission, ConnectCx, ConnectionInfo, Env, Fact, Factory, Facts, FilterError, Hooks, Location,
+    OnConnect, OnRejudge, OnRequest, Reason, RejudgeCx, RequestCx, Stage, Stay, Verdict,
 };
 use serde::Deserialize;
 
 use database::Edition;
 pub use database::{DATABASE_BYTES_MAX, Database, DatabaseError};
 pub use databases::{Databases, OpenError, Unusable};
-pub use location::Location;
 pub use rules::{NotAPlace, PLACES_MAX, Place, Rules};
 
 /// Behind the filters over addresses alone (edge-behaviour §4, F1 before F2).

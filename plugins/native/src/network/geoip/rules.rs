@@ -3,10 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use adit_filters::ConfigError;
+use adit_filters::{ConfigError, Location};
 use serde::Deserialize;
-
-use super::location::Location;
 
 /// How many places one list may name: the search is linear. There are some 250 countries.
 pub const PLACES_MAX: usize = 1024;

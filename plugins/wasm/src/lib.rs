@@ -1,0 +1,28 @@
+//! Filters in WebAssembly: components of the WIT package `adit:filter`, run like native filters.
+
+// What the generator writes is not held to what we hold ourselves to.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unnameable_types,
+    reason = "generated from the WIT, which has the documentation"
+)]
+mod bindings;
+mod component;
+mod convert;
+mod factory;
+mod filter;
+mod handles;
+mod host;
+mod instance;
+mod limits;
+mod output;
+mod runtime;
+mod shared;
+mod state;
+
+pub use component::{COMPONENT_BYTES_MAX, Component, ComponentError};
+pub use factory::{Plugin, Settings as PluginSettings};
+pub use limits::Limits;
+pub use runtime::{Runtime, RuntimeError, Settings};
+pub use shared::Grants;
