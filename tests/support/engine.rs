@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::service::Reached;
+use crate::visitor::accept_of;
 
 /// The engine's own host.
 pub const ENGINE_HOST: &str = "edge.localhost";
@@ -123,10 +124,28 @@ impl TestEngine {
         client: &Client,
         options: TunnelOptions,
     ) -> (String, Arrived) {
+        self.publish_as(client, options, Sockets::Ignored).await
+    }
+
+    /// The same, of a service that takes WebSockets as well, and sends back what comes on them.
+    pub async fn publish_echoing(
+        &self,
+        client: &Client,
+        options: TunnelOptions,
+    ) -> (String, Arrived) {
+        self.publish_as(client, options, Sockets::Echoed).await
+    }
+
+    async fn publish_as(
+        &self,
+        client: &Client,
+        options: TunnelOptions,
+        sockets: Sockets,
+    ) -> (String, Arrived) {
         let tunnel = client.create_tunnel(options).await.unwrap();
         let host = tunnel.info().unwrap().hostname().unwrap().to_owned();
         let arrived = Arrived::default();
-        tokio::spawn(answer(tunnel, arrived.clone()));
+        tokio::spawn(answer(tunnel, arrived.clone(), sockets));
         (host, arrived)
     }
 
@@ -163,13 +182,8 @@ impl TestEngine {
 
     /// A visitor's connection, in the HTTP version of `alpn`.
     pub async fn visit(&self, host: &str, alpn: &str) -> TlsStream<TcpStream> {
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(self.roots())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        self.handshake(host, &Arc::new(config)).await.unwrap()
+        let config = crate::certificate::bare(self, alpn);
+        self.handshake(host, &config).await.unwrap()
     }
 
     /// Who a visitor must trust.
@@ -284,8 +298,17 @@ impl Arrived {
     }
 }
 
+/// What a service makes of a request for a WebSocket.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Sockets {
+    /// A request like any other.
+    Ignored,
+    /// It opens one, and sends back what comes.
+    Echoed,
+}
+
 /// Answers every request on every stream of a tunnel with the head it had.
-async fn answer(mut tunnel: Tunnel, arrived: Arrived) {
+async fn answer(mut tunnel: Tunnel, arrived: Arrived, sockets: Sockets) {
     while let Ok(mut stream) = tunnel.accept().await {
         let arrived = arrived.clone();
         tokio::spawn(async move {
@@ -300,7 +323,21 @@ async fn answer(mut tunnel: Tunnel, arrived: Arrived) {
                     continue;
                 }
                 let text = String::from_utf8_lossy(&head).into_owned();
-                arrived.0.lock().unwrap().push(text);
+                arrived.0.lock().unwrap().push(text.clone());
+                if let Some(key) = websocket_key(&text)
+                    && sockets == Sockets::Echoed
+                {
+                    let accept = accept_of(key);
+                    let answer = format!(
+                        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                         Upgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+                    );
+                    let (mut read, mut write) = tokio::io::split(stream);
+                    if write.write_all(answer.as_bytes()).await.is_ok() {
+                        let _gone = tokio::io::copy(&mut read, &mut write).await;
+                    }
+                    return;
+                }
                 let start = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
                 let answer = [start.as_bytes(), &head].concat();
                 if stream.write_all(&answer).await.is_err() {
@@ -310,4 +347,13 @@ async fn answer(mut tunnel: Tunnel, arrived: Arrived) {
             }
         });
     }
+}
+
+/// The key of a request for a WebSocket.
+fn websocket_key(head: &str) -> Option<&str> {
+    head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("sec-websocket-key")
+            .then_some(value)
+    })
 }

@@ -7,6 +7,7 @@
     reason = "support of tests: a failure here is the failure of the test"
 )]
 
+pub mod account;
 pub mod browser;
 pub mod certificate;
 pub mod collector;
@@ -18,4 +19,5 @@ pub mod mmdb;
 pub mod origin;
 pub mod provider;
 pub mod service;
+pub mod site;
 pub mod visitor;

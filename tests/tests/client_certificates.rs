@@ -2,18 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs;
-use std::io;
-use std::sync::Arc;
 
 use adit_agent::TunnelOptions;
 use adit_plugins::identity::rstream_auth::{Hash, SALT_BYTES};
 use adit_plugins::identity::token::Claims;
-use adit_tests::certificate::ClientCertificate;
-use adit_tests::engine::{Arrived, TestEngine, provider};
+use adit_tests::certificate::{ClientCertificate, bare, bare_of, get, visit};
+use adit_tests::engine::{Arrived, TestEngine};
 use adit_tests::flow::Flow;
 use rustls::version::{TLS12, TLS13};
-use rustls::{AlertDescription, ClientConfig, HandshakeKind, SupportedProtocolVersion};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustls::{AlertDescription, HandshakeKind};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -27,76 +24,6 @@ async fn engine(credentials: &str, more: &str) -> TestEngine {
 
 fn mtls() -> TunnelOptions {
     TunnelOptions::http().with(|asked| asked.mtls_auth = Some(true))
-}
-
-/// A visitor without a certificate.
-fn bare(engine: &TestEngine) -> Arc<ClientConfig> {
-    bare_of(engine, rustls::DEFAULT_VERSIONS)
-}
-
-/// The same, in some versions alone.
-fn bare_of(
-    engine: &TestEngine,
-    versions: &[&'static SupportedProtocolVersion],
-) -> Arc<ClientConfig> {
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_root_certificates(engine.roots())
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
-}
-
-/// One `GET` on a stream, which stays open.
-async fn get(
-    stream: &mut TlsStream<TcpStream>,
-    host: &str,
-    path: &str,
-    fields: &str,
-) -> io::Result<(u16, String)> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    loop {
-        if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
-            let text = String::from_utf8_lossy(&answer).into_owned();
-            let length = text
-                .to_lowercase()
-                .split_once("content-length: ")
-                .and_then(|(_, rest)| rest.split("\r\n").next()?.parse::<usize>().ok());
-            if answer.len() >= end + 4 + length.unwrap_or(0) {
-                let status = text.split(' ').nth(1).unwrap().parse().unwrap();
-                return Ok((status, text));
-            }
-        }
-        let mut chunk = [0; 4096];
-        match stream.read(&mut chunk).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => answer.extend_from_slice(chunk.get(..count).unwrap()),
-        }
-    }
-}
-
-/// What becomes of one request on a connection of its own: its status, or the alert that ended the connection.
-async fn visit(
-    engine: &TestEngine,
-    host: &str,
-    config: &Arc<ClientConfig>,
-    path: &str,
-    fields: &str,
-) -> Result<u16, AlertDescription> {
-    let asked = async {
-        let mut stream = engine.handshake(host, config).await?;
-        get(&mut stream, host, path, fields).await
-    };
-    asked.await.map(|(status, _)| status).map_err(|error| {
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-        match inner {
-            Some(rustls::Error::AlertReceived(alert)) => *alert,
-            _ => panic!("{error:?}"),
-        }
-    })
 }
 
 const CONNECT: &str = "permissions = [\"tunnels.streams.create-delete\"]";
@@ -128,7 +55,7 @@ async fn where_only_a_certificate_counts_the_handshake_asks_for_it() {
     let with = |certificate: &ClientCertificate| certificate.visitor(&engine, "http/1.1");
     for (config, path, expected) in [
         (
-            bare(&engine),
+            bare(&engine, "http/1.1"),
             "/",
             Err(AlertDescription::CertificateRequired),
         ),
@@ -159,7 +86,7 @@ async fn where_only_a_certificate_counts_the_handshake_asks_for_it() {
     ] {
         let config = match certificate {
             Some(certificate) => certificate.visitor_of(&engine, "http/1.1", &[&TLS12]),
-            None => bare_of(&engine, &[&TLS12]),
+            None => bare_of(&engine, "http/1.1", &[&TLS12]),
         };
         assert_eq!(visit(&engine, &host, &config, "/", "").await, expected);
     }
@@ -215,7 +142,7 @@ async fn with_other_methods_a_certificate_is_one_way_in() {
     );
     let session = "Cookie: rstream_auth=x\r\n";
     let (none, with, stranger) = (
-        bare(&engine),
+        bare(&engine, "http/1.1"),
         known.visitor(&engine, "http/1.1"),
         unknown.visitor(&engine, "http/1.1"),
     );

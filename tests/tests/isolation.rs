@@ -1,5 +1,5 @@
-//! Every proof against every other place it could be shown: two projects, two tunnels each, two paths, over HTTP/1.1, a
-//! reused connection over HTTP/2 and WebSocket. What is refused reaches no service, and its twin does.
+//! What opens one tunnel opens no other, of its project or of another, and no other path: whatever the proof, on a
+//! connection of its own, on one that was let in elsewhere, and for a WebSocket.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -7,308 +7,327 @@
     reason = "tests"
 )]
 
-use std::fs;
-use std::sync::Arc;
-
-use adit_agent::{Client, TunnelOptions};
-use adit_plugins::identity::rstream_auth::{Hash, SALT_BYTES};
-use adit_plugins::identity::token::{Claims, Resources};
-use adit_tests::browser::{Browser, solved};
-use adit_tests::certificate::ClientCertificate;
-use adit_tests::engine::{TestEngine, provider};
-use adit_tests::service::Reached;
-use adit_tests::visitor;
+use adit_tests::certificate::{alert, get};
+use adit_tests::engine::TestEngine;
+use adit_tests::site::{Kind, PATHS, Place, Proof, Site};
+use adit_tests::visitor::{KEY, whole};
 use bytes::Bytes;
-use http::Request;
-use rustls::ClientConfig;
-use serde_json::json;
+use h2::client::SendRequest;
+use rustls::AlertDescription;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const PATHS: [&str; 2] = ["/up/1", "/up/2"];
+/// How many tunnels there are.
+const PLACES: usize = 16;
 
-/// A published tunnel.
-struct Place {
-    host: String,
-    name: String,
-    project: &'static str,
-    reached: Reached,
-}
+/// How many proofs: one of each tunnel, and each of the four tokens in two ways.
+const PROOFS: usize = 20;
 
-/// Something a visitor can show, and where it counts.
-struct Proof {
-    /// The place it was made for.
-    of: usize,
-    /// The one path it counts for; none where it counts for all.
-    path: Option<&'static str>,
-    fields: String,
-    certificate: Option<Arc<ClientCertificate>>,
-}
+/// How often a proof is at its own tunnel and path: with a token (in two ways) or a certificate at one path, with
+/// cookies at two.
+const AT_HOME: usize = 4 * 2 + 4 + 4 * 2 + 4 * 2;
 
-/// Ways to ask.
-const WAYS: [Way; 3] = [Way::Fresh, Way::Reused, Way::Socket];
+/// A text message of two letters (RFC 6455 §5.2), which comes back as it is.
+const MESSAGE: [u8; 8] = [0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2];
 
+/// What is asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Way {
-    /// A connection of its own over HTTP/1.1.
-    Fresh,
-    /// The connection over HTTP/2 on which the proof was good before.
-    Reused,
-    /// A WebSocket's handshake.
+enum What {
+    Page,
     Socket,
 }
 
-async fn engine(credentials: &str) -> TestEngine {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("credentials.toml"), credentials).unwrap();
-    let accounts = folder.path().join("accounts.toml");
-    let hash = Hash::of("a password", [7; SALT_BYTES]);
-    fs::write(
-        &accounts,
-        format!("[account.ada]\npassword = '{}'\n", hash.as_str()),
-    )
-    .unwrap();
-    let more = format!(
-        "credentials = \"credentials.toml\"\n[login]\naccounts = {accounts:?}\n[challenge]\nbits = 4\n\
-         [project.default]\n[project.shop]\nendpoints = [\"0a1b2c3d\"]\n"
-    );
-    TestEngine::start_in(folder, &more).await
+/// Whether the connection has a handshake of its own for the tunnel, or was opened for another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Connection {
+    Own,
+    Reused,
 }
 
-/// Two tunnels in each of two projects.
-async fn places(
-    engine: &TestEngine,
-    agents: &[(&'static str, Client); 2],
-    kind: &str,
-    options: impl Fn() -> TunnelOptions,
-) -> Vec<Place> {
-    let mut places = Vec::new();
-    for (project, client) in agents {
-        for number in [1, 2] {
-            let name = format!("{kind}-{number}");
-            let options = options().name(&name);
-            let (host, reached) = engine.publish_counted(client, options).await;
-            places.push(Place {
-                host,
-                name,
-                project,
-                reached,
-            });
-        }
+/// What came of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Came {
+    /// 200; for a WebSocket 101 or what HTTP/2 has for it, and the echo.
+    Passed,
+    Refused(u16),
+    /// Nothing but the end of the connection, for want of a certificate.
+    Ended,
+}
+
+/// What must come of a proof at a place.
+fn expected(site: &Site, proof: &Proof, at: usize, path: &str, what: What, on: Connection) -> Came {
+    let home = proof.home == at;
+    if home && (path == PATHS[0] || !proof.one_path()) {
+        return Came::Passed;
     }
-    places
-}
-
-/// How a visitor with this certificate, or without one, shakes hands.
-fn handshake(
-    engine: &TestEngine,
-    certificate: Option<&ClientCertificate>,
-    alpn: &str,
-) -> Arc<ClientConfig> {
-    if let Some(certificate) = certificate {
-        return certificate.visitor(engine, alpn);
-    }
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(engine.roots())
-        .with_no_client_auth();
-    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-    Arc::new(config)
-}
-
-/// The status of one request over HTTP/1.1.
-async fn http1(engine: &TestEngine, proof: &Proof, host: &str, path: &str, socket: bool) -> u16 {
-    let config = handshake(engine, proof.certificate.as_deref(), "http/1.1");
-    let mut stream = engine.handshake(host, &config).await.unwrap();
-    let request = match socket {
-        true => visitor::websocket(host, path),
-        false => format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Mode: cors\r\n\r\n"),
-    };
-    let request = request.replacen("\r\n", &format!("\r\n{}", proof.fields), 1);
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).await.unwrap();
-    String::from_utf8_lossy(&head[9..]).parse().unwrap()
-}
-
-/// A connection over HTTP/2.
-struct Http2(h2::client::SendRequest<Bytes>);
-
-impl Http2 {
-    async fn to(engine: &TestEngine, proof: &Proof, host: &str) -> Self {
-        let config = handshake(engine, proof.certificate.as_deref(), "h2");
-        let stream = engine.handshake(host, &config).await.unwrap();
-        let (send, connection) = h2::client::handshake(stream).await.unwrap();
-        tokio::spawn(connection);
-        Self(send)
-    }
-
-    async fn ask(&self, proof: &Proof, host: &str, path: &str) -> u16 {
-        let mut request = Request::get(format!("https://{host}{path}"));
-        request = request.header("sec-fetch-mode", "cors");
-        for line in proof.fields.lines() {
-            let (name, value) = line.split_once(": ").unwrap();
-            request = request.header(name, value);
-        }
-        let mut send = self.0.clone().ready().await.unwrap();
-        let request = request.body(()).unwrap();
-        let (response, _) = send.send_request(request, true).unwrap();
-        response.await.unwrap().status().as_u16()
+    let same_kind = site.places[proof.home].kind == site.places[at].kind;
+    match (site.places[at].kind, what) {
+        // edge behaviour §7.2: a token that counts elsewhere is 403, no token is 401.
+        (Kind::Token, _) if same_kind => Came::Refused(403),
+        (Kind::Token, _) => Came::Refused(401),
+        // §7.6: pages are sent to sign in, nothing else is.
+        (Kind::Session, What::Page) => Came::Refused(302),
+        (Kind::Session, What::Socket) => Came::Refused(401),
+        // §7.5, H1, H4: pages are sent to work; a token must be authorised here to spare it.
+        (Kind::Challenge, What::Page) => Came::Refused(302),
+        (Kind::Challenge, What::Socket) => Came::Refused(403),
+        // §7.4, M1, M12, M13, M14; §8.2: the handshake was not this tunnel's.
+        (Kind::Certificate, _) if on == Connection::Reused && !home => Came::Refused(421),
+        (Kind::Certificate, _) if same_kind => Came::Refused(403),
+        (Kind::Certificate, _) => Came::Ended,
     }
 }
 
-/// How many requests were refused and how many let in.
+/// How many requests there were, and how many were let in.
 #[derive(Debug, Default, Eq, PartialEq)]
-struct Sum {
-    refused: usize,
-    let_in: usize,
+struct Tally {
+    asked: usize,
+    passed: usize,
 }
 
-/// Shows every proof at every place, at every path, in every way.
-async fn matrix(engine: &TestEngine, places: &[Place], proofs: &[Proof], refusals: &[u16]) -> Sum {
-    let mut sum = Sum::default();
-    for proof in proofs {
-        let own = &places[proof.of];
-        let path = proof.path.unwrap_or(PATHS[0]);
-        let reused = Http2::to(engine, proof, &own.host).await;
-        assert_eq!(reused.ask(proof, &own.host, path).await, 200);
-        for (at, place) in places.iter().enumerate() {
+impl Tally {
+    /// Waits for what comes of a proof at a place, and holds it and every service's count to what must come of it.
+    async fn hold(
+        &mut self,
+        site: &Site,
+        (proof, at, path): (&Proof, usize, &str),
+        expected: Came,
+        came: impl Future<Output = Came>,
+    ) {
+        let place = &site.places[at];
+        let case = format!("{proof} for {} at {place}{path}", site.places[proof.home]);
+        let mut counts = site.counts();
+        let came = came.await;
+        assert_eq!(came, expected, "{case}");
+        self.asked += 1;
+        if expected == Came::Passed {
+            self.passed += 1;
+            counts[at] += 1;
+            let head = place.arrived.last().unwrap();
+            assert!(head.starts_with(&format!("GET {path} ")), "{case}: {head}");
+        }
+        assert_eq!(site.counts(), counts, "{case}");
+    }
+}
+
+/// Asks on a new HTTP/1.1 connection.
+async fn ask_http1(
+    engine: &TestEngine,
+    proof: &Proof,
+    place: &Place,
+    path: &str,
+    what: What,
+) -> Came {
+    let mut fields = proof
+        .field()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .unwrap_or_default();
+    if what == What::Socket {
+        fields += &format!(
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: {KEY}\r\n"
+        );
+    }
+    let config = proof.visitor(engine, "http/1.1");
+    let asked = async {
+        let mut stream = engine.handshake(&place.host, &config).await?;
+        let (status, _) = get(&mut stream, &place.host, &proof.target(path), &fields).await?;
+        if status == 101 {
+            stream.write_all(&MESSAGE).await?;
+            let mut echo = [0; MESSAGE.len()];
+            stream.read_exact(&mut echo).await?;
+            assert_eq!(echo, MESSAGE);
+        }
+        Ok(status)
+    };
+    match (asked.await, what) {
+        (Ok(200), What::Page) | (Ok(101), What::Socket) => Came::Passed,
+        (Ok(status), _) => Came::Refused(status),
+        (Err(error), _) => {
+            assert_eq!(alert(&error), AlertDescription::CertificateRequired);
+            Came::Ended
+        }
+    }
+}
+
+/// A new HTTP/2 connection to a place, with the certificate of a proof that is one.
+async fn connect(engine: &TestEngine, proof: &Proof, place: &Place) -> SendRequest<Bytes> {
+    let config = proof.visitor(engine, "h2");
+    let stream = engine.handshake(&place.host, &config).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// Asks on an HTTP/2 connection.
+async fn ask_http2(
+    sender: &SendRequest<Bytes>,
+    proof: &Proof,
+    place: &Place,
+    path: &str,
+    what: What,
+) -> Came {
+    let uri = format!("https://{}{}", place.host, proof.target(path));
+    let mut request = match what {
+        What::Page => http::Request::get(uri),
+        What::Socket => http::Request::connect(uri)
+            .extension(h2::ext::Protocol::from_static("websocket"))
+            .header("sec-websocket-version", "13"),
+    };
+    if let Some((name, value)) = proof.field() {
+        request = request.header(name, value);
+    }
+    let mut sender = sender.clone().ready().await.unwrap();
+    let (response, mut send) = sender
+        .send_request(request.body(()).unwrap(), what == What::Page)
+        .unwrap();
+    let response = response.await.unwrap();
+    match (response.status().as_u16(), what) {
+        (200, What::Page) => {
+            whole(response).await.unwrap();
+            Came::Passed
+        }
+        (200, What::Socket) => {
+            send.send_data(Bytes::from_static(&MESSAGE), false).unwrap();
+            let mut body = response.into_body();
+            let mut echo = Vec::new();
+            while echo.len() < MESSAGE.len() {
+                echo.extend(body.data().await.unwrap().unwrap());
+            }
+            assert_eq!(echo, MESSAGE);
+            Came::Passed
+        }
+        (status, _) => Came::Refused(status),
+    }
+}
+
+/// Each proof at each place and path, each time on a connection of its own.
+async fn over_own_connections(what: What) {
+    let site = Site::start().await;
+    let mut tally = Tally::default();
+    for proof in &site.proofs {
+        for (at, place) in site.places.iter().enumerate() {
             for path in PATHS {
-                for way in WAYS {
-                    let before: Vec<usize> = places.iter().map(|one| one.reached.count()).collect();
-                    let status = match way {
-                        Way::Fresh => http1(engine, proof, &place.host, path, false).await,
-                        Way::Socket => http1(engine, proof, &place.host, path, true).await,
-                        Way::Reused => reused.ask(proof, &place.host, path).await,
-                    };
-                    let counts = at == proof.of && proof.path.is_none_or(|own| own == path);
-                    let case = format!(
-                        "the proof of {} in {} at {} in {}, {path}, {way:?}: {status}",
-                        own.name, own.project, place.name, place.project
-                    );
-                    let mut expected = before;
-                    if counts {
-                        let good = if way == Way::Socket { 101 } else { 200 };
-                        assert_eq!(status, good, "{case}");
-                        expected[at] += 1;
-                        sum.let_in += 1;
-                    } else {
-                        assert!(refusals.contains(&status), "{case}");
-                        sum.refused += 1;
-                    }
-                    let after: Vec<usize> = places.iter().map(|one| one.reached.count()).collect();
-                    assert_eq!(after, expected, "{case}");
-                }
+                let must = expected(&site, proof, at, path, what, Connection::Own);
+                let came = ask_http1(&site.engine, proof, place, path, what);
+                tally.hold(&site, (proof, at, path), must, came).await;
             }
         }
     }
-    sum
+    let must = Tally {
+        asked: PROOFS * PLACES * PATHS.len(),
+        passed: AT_HOME,
+    };
+    assert_eq!(tally, must);
 }
 
-fn proof(of: usize, fields: String) -> Proof {
-    Proof {
-        of,
-        path: None,
-        fields,
-        certificate: None,
+/// Each proof at each place and path, on one connection that it opened at home, before and after.
+async fn over_a_reused_connection(what: What) {
+    let site = Site::start().await;
+    let mut tally = Tally::default();
+    for proof in &site.proofs {
+        let home = &site.places[proof.home];
+        let at_home = (proof, proof.home, PATHS[0]);
+        let sender = connect(&site.engine, proof, home).await;
+        // The first answer also brings the settings that allow an extended CONNECT.
+        let came = ask_http2(&sender, proof, home, PATHS[0], What::Page);
+        tally.hold(&site, at_home, Came::Passed, came).await;
+        for (at, place) in site.places.iter().enumerate() {
+            for path in PATHS {
+                let must = expected(&site, proof, at, path, what, Connection::Reused);
+                let came = ask_http2(&sender, proof, place, path, what);
+                tally.hold(&site, (proof, at, path), must, came).await;
+            }
+        }
+        let came = ask_http2(&sender, proof, home, PATHS[0], What::Page);
+        tally.hold(&site, at_home, Came::Passed, came).await;
     }
+    let must = Tally {
+        asked: PROOFS * (1 + PLACES * PATHS.len() + 1),
+        passed: PROOFS * 2 + AT_HOME,
+    };
+    assert_eq!(tally, must);
+}
+
+/// Each proof at each other place and both paths, and at home, on a connection that the other place's own proof opened.
+async fn over_connections_of_others(what: What) {
+    let site = Site::start().await;
+    let mut tally = Tally::default();
+    let mut connections = 0;
+    for proof in &site.proofs {
+        let home = &site.places[proof.home];
+        if home.kind == Kind::Certificate {
+            // A connection has one certificate: there is no showing another on it.
+            continue;
+        }
+        for own in &site.proofs {
+            let place = &site.places[own.home];
+            let certificate = place.kind == Kind::Certificate;
+            // A pass is no proof of who one is, so it is no conflict with a certificate that lets in.
+            if own.home == proof.home || (certificate && home.kind == Kind::Challenge) {
+                continue;
+            }
+            connections += 1;
+            let sender = connect(&site.engine, own, place).await;
+            let came = ask_http2(&sender, own, place, PATHS[0], What::Page);
+            let opened = (own, own.home, PATHS[0]);
+            tally.hold(&site, opened, Came::Passed, came).await;
+            for path in PATHS {
+                // §7.1 rule 2: what stands beside the certificate of the connection is refused for that.
+                let must = if certificate {
+                    Came::Refused(400)
+                } else {
+                    expected(&site, proof, own.home, path, what, Connection::Reused)
+                };
+                let came = ask_http2(&sender, proof, place, path, what);
+                let case = (proof, own.home, path);
+                tally.hold(&site, case, must, came).await;
+            }
+            let came = ask_http2(&sender, proof, home, PATHS[0], what);
+            let twin = (proof, proof.home, PATHS[0]);
+            tally.hold(&site, twin, Came::Passed, came).await;
+        }
+    }
+    // Tokens meet all but the two of their own tunnel, sessions all but their own, passes also not the certificates.
+    assert_eq!(connections, 8 * 18 + 4 * 19 + 4 * 15);
+    let must = Tally {
+        asked: connections * 4,
+        passed: connections * 2,
+    };
+    assert_eq!(tally, must);
 }
 
 #[tokio::test]
-async fn a_proof_counts_where_it_was_made_for_and_nowhere_else() {
-    let certificates: Vec<_> = (0..4).map(|_| Arc::new(ClientCertificate::new())).collect();
-    // Written once the tunnels are there: a credential is for a tunnel by its name and project.
-    let engine = engine("").await;
-    let agents = [
-        ("default", engine.client().await),
-        ("shop", engine.client_of("0a1b2c3d").await),
-    ];
+async fn what_opens_one_tunnel_opens_no_other() {
+    // edge behaviour T2, T3, M2, M12, M14; §7.2 to §7.6
+    over_own_connections(What::Page).await;
+}
 
-    let by_token = || TunnelOptions::http().token_auth(true);
-    let tokens = places(&engine, &agents, "token", by_token).await;
-    let mut proofs = Vec::new();
-    for (of, place) in tokens.iter().enumerate() {
-        for path in PATHS {
-            let connect = json!({ "filters": { "name": place.name }, "params": { "path": path } });
-            let scopes = json!({ "tunnels": { "connect": connect } });
-            let tunnels = json!({ "projects": [place.project], "scopes": scopes });
-            let token = engine.token(&Claims {
-                sub: Some("u-1".into()),
-                resources: Some(Resources { tunnels }),
-                ..Claims::default()
-            });
-            proofs.push(Proof {
-                path: Some(path),
-                ..proof(of, format!("Authorization: Bearer {token}\r\n"))
-            });
-        }
-    }
-    let sum = matrix(&engine, &tokens, &proofs, &[403]).await;
-    assert_eq!((sum.let_in, sum.refused), (24, 168));
+#[tokio::test]
+async fn what_opens_one_tunnel_opens_a_web_socket_at_no_other() {
+    // edge behaviour T19, H4
+    over_own_connections(What::Socket).await;
+}
 
-    let by_login = || TunnelOptions::http().with(|asked| asked.rstream_auth = Some(true));
-    let sessions = places(&engine, &agents, "session", by_login).await;
-    let mut proofs = Vec::new();
-    for (of, place) in sessions.iter().enumerate() {
-        // A browser of its own for each: one that has signed in is let in everywhere.
-        let mut browser = Browser::new(&engine);
-        let page = browser.open(&browser.url(&place.host, "/up")).await;
-        browser.sign_in(&page, "ada", "a password").await;
-        proofs.push(proof(of, browser.cookies(&place.host)));
-    }
-    let sum = matrix(&engine, &sessions, &proofs, &[401]).await;
-    assert_eq!((sum.let_in, sum.refused), (24, 72));
+#[tokio::test]
+async fn what_opens_one_tunnel_opens_no_other_on_the_same_connection() {
+    // edge behaviour M13, R1; §8.2
+    over_a_reused_connection(What::Page).await;
+}
 
-    let by_work = || TunnelOptions::http().with(|asked| asked.challenge_mode = Some(true));
-    let challenges = places(&engine, &agents, "challenge", by_work).await;
-    let mut proofs = Vec::new();
-    for (of, place) in challenges.iter().enumerate() {
-        let mut browser = Browser::new(&engine);
-        let page = browser.open(&browser.url(&place.host, "/up")).await;
-        let back = solved(&page.body);
-        assert_eq!(browser.ask("GET", &back, &[], "").await.status, 303);
-        proofs.push(proof(of, browser.cookies(&place.host)));
-    }
-    // Whoever opens a page is sent to work, whatever else they carry; a socket cannot be.
-    let sum = matrix(&engine, &challenges, &proofs, &[302, 403]).await;
-    assert_eq!((sum.let_in, sum.refused), (24, 72));
+#[tokio::test]
+async fn what_opens_one_tunnel_opens_a_web_socket_at_no_other_on_the_same_connection() {
+    // edge behaviour M13, R7; §8.2
+    over_a_reused_connection(What::Socket).await;
+}
 
-    let by_certificate = || TunnelOptions::http().with(|asked| asked.mtls_auth = Some(true));
-    let handshakes = places(&engine, &agents, "mtls", by_certificate).await;
-    let mut credentials = String::new();
-    let mut proofs = Vec::new();
-    for (of, (place, certificate)) in handshakes.iter().zip(&certificates).enumerate() {
-        let more = format!(
-            "projects = [\"{}\"]\n[credential.resources.tunnels.scopes.tunnels.connect]\n\
-             filters = {{ name = \"{}\" }}",
-            place.project, place.name
-        );
-        credentials.push_str(&certificate.credential(&format!("c-{of}"), &more));
-        proofs.push(Proof {
-            certificate: Some(Arc::clone(certificate)),
-            ..proof(of, String::new())
-        });
-    }
-    fs::write(engine.folder.path().join("credentials.toml"), credentials).unwrap();
-    engine.engine.reload().unwrap();
-    let sum = matrix(&engine, &handshakes, &proofs, &[403, 421]).await;
-    assert_eq!((sum.let_in, sum.refused), (24, 72));
+#[tokio::test]
+async fn a_connection_that_was_let_in_lets_nobody_else_in() {
+    // edge behaviour R1, M5, M6; §7.1, §8.2
+    over_connections_of_others(What::Page).await;
+}
 
-    // One kind of proof is none where another is asked for.
-    let mut strangers = Vec::new();
-    let kinds = [&tokens, &sessions, &challenges];
-    let token = engine.token(&Claims::default());
-    let bearer = format!("Authorization: Bearer {token}\r\n");
-    for kind in kinds {
-        let host = &kind[0].host;
-        let mut browser = Browser::new(&engine);
-        browser.open(&browser.url(&sessions[1].host, "/up")).await;
-        strangers.push((host, browser.cookies(&sessions[1].host)));
-    }
-    for (host, fields) in strangers {
-        let status = http1(&engine, &proof(0, fields), host, "/up", false).await;
-        assert!(matches!(status, 401 | 302), "{host}: {status}");
-    }
-    let by_both = http1(&engine, &proof(0, bearer), &sessions[0].host, "/up", false).await;
-    assert_eq!(by_both, 401);
+#[tokio::test]
+async fn a_connection_that_was_let_in_opens_a_web_socket_to_nobody_else() {
+    // edge behaviour R1, R7; §7.1, §8.2
+    over_connections_of_others(What::Socket).await;
 }

@@ -11,7 +11,8 @@ use std::fs;
 use adit_agent::{Client, TunnelOptions};
 use adit_plugins::identity::rstream_auth::{ADDRESS_TRIES_MAX, Hash, SALT_BYTES};
 use adit_plugins::identity::token::Claims;
-use adit_tests::browser::{Answer, Browser, Cookie};
+use adit_tests::account::{accounts, enter, password};
+use adit_tests::browser::{Browser, Cookie};
 use adit_tests::engine::{ENGINE_HOST, TestEngine};
 use adit_tests::flow::Flow;
 
@@ -27,37 +28,12 @@ async fn engine(more: &str) -> (TestEngine, tempfile::TempDir) {
     (TestEngine::start(&format!("{login}{more}")).await, folder)
 }
 
-fn accounts() -> String {
-    ["ada", "bob"]
-        .map(|name| {
-            let hash = Hash::of(&password(name), [7; SALT_BYTES]);
-            format!(
-                "[account.{name}]\npassword = '{}'\nfull-name = 'Dr {name}'\n\
-                 email = '{name}@example.com'\ngroups = ['{name}s']\n",
-                hash.as_str()
-            )
-        })
-        .join("")
-}
-
-fn password(name: &str) -> String {
-    format!("{name} has a password")
-}
-
 fn rstream_auth() -> TunnelOptions {
     TunnelOptions::http().with(|properties| properties.rstream_auth = Some(true))
 }
 
 async fn publish(engine: &TestEngine, client: &Client) -> String {
     engine.publish(client, rstream_auth()).await
-}
-
-/// Opens the tunnel and signs in with an account; the answer is what comes of it.
-async fn enter(browser: &mut Browser<'_>, host: &str, path: &str, name: &str) -> Answer {
-    let page = browser.open(&browser.url(host, path)).await;
-    assert_eq!(page.status, 200, "{page:#?}");
-    assert!(page.url.contains("/rstream/auth?request="), "{page:#?}");
-    browser.sign_in(&page, name, &password(name)).await
 }
 
 async fn session(browser: &mut Browser<'_>, host: &str) -> serde_json::Value {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use adit_agent::{Client, Tunnel, TunnelOptions};
+use adit_agent::TunnelOptions;
 use adit_config::{Config, Problem};
 use adit_plugins::identity::credentials::{PublicKey, sha256};
 use adit_plugins::identity::token::{Claims, Resources, TokenKind};
@@ -12,7 +12,7 @@ use adit_tests::engine::{ENGINE_HOST, TestEngine};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -264,49 +264,19 @@ async fn a_list_shows_what_the_token_lets_see() {
     assert_eq!(status, 200);
 }
 
-/// A published tunnel whose service speaks WebSocket as far as shaking hands.
-async fn web_socket(client: &Client) -> String {
-    let options = TunnelOptions::http().token_auth(true);
-    let tunnel = client.create_tunnel(options).await.unwrap();
-    let host = tunnel.info().unwrap().hostname().unwrap().to_owned();
-    tokio::spawn(shake_hands(tunnel));
-    host
-}
-
-async fn shake_hands(mut tunnel: Tunnel) {
-    use sha1::Digest as _;
-    while let Ok(mut stream) = tunnel.accept().await {
-        tokio::spawn(async move {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            let head = String::from_utf8(head).unwrap();
-            assert!(!head.contains("rstream.token"), "{head}");
-            let key = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(": ")?;
-                name.eq_ignore_ascii_case("sec-websocket-key")
-                    .then_some(value)
-            });
-            let accept = format!("{}258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key.unwrap());
-            let accept = STANDARD.encode(sha1::Sha1::digest(accept));
-            let answer = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
-            );
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            let _gone = stream.read_u8().await;
-        });
-    }
-}
-
 // edge behaviour §14.2 T19
 #[tokio::test]
 async fn a_web_socket_is_opened_with_a_token_for_its_path() {
     let engine = TestEngine::start("").await;
     let client = engine.client().await;
-    let host = web_socket(&client).await;
+    let options = TunnelOptions::http().token_auth(true);
+    let (host, arrived) = engine.publish_echoing(&client, options).await;
     let token = tok(&engine, "/ws");
+    let told = || {
+        arrived
+            .last()
+            .is_some_and(|head| head.contains("rstream.token"))
+    };
     for (target, status) in [
         (format!("/ws?rstream.token={token}"), 101),
         (format!("/other?rstream.token={token}"), 403),
@@ -319,6 +289,7 @@ async fn a_web_socket_is_opened_with_a_token_for_its_path() {
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         assert_eq!(answer(&mut stream).await, status, "{target}");
+        assert!(!told(), "{target}");
 
         let mut h2 = engine.h2(&host).await;
         // The settings that allow an extended CONNECT come with the first answer at the latest.
@@ -338,7 +309,9 @@ async fn a_web_socket_is_opened_with_a_token_for_its_path() {
         let (response, _open) = h2.send_request(request, false).unwrap();
         let expected = if status == 101 { 200 } else { status };
         assert_eq!(response.await.unwrap().status(), expected, "{target}");
+        assert!(!told(), "{target}");
     }
+    assert_eq!(arrived.count(), 2);
 }
 
 /// An application with a key of its own.
