@@ -134,7 +134,12 @@ impl Filter {
         let known = exchange.fact::<OfExchange>();
         let inherited = exchange.fact::<OfConnection>();
         Call {
-            variables: known.map(|OfExchange(all)| all.of(name)),
+            // Where nothing was set up while the request came, what is kept lasts for the call.
+            variables: Some(
+                known
+                    .map(|OfExchange(all)| all.of(name))
+                    .unwrap_or_default(),
+            ),
             inherited: inherited.map(|OfConnection(all)| all.of(name)),
             ..Call::of(exchange)
         }

@@ -208,8 +208,16 @@ fn key_of(files: &CertificateFiles, error: &CertificateError) -> &'static str {
 pub fn check(config: &Config) -> Result<(), Vec<Problem>> {
     let world = World::for_check()
         .map_err(|error| vec![config.problem("", format!("cannot be checked: {error}"))])?;
+    // Whoever looks leaves nothing behind, compiled plugins included.
+    let runtime = match config.plugins.is_empty() {
+        true => None,
+        false => Some(plugins::runtime(&config.wasm, None))
+            .transpose()
+            .map_err(|error| vec![config.problem("wasm", error.to_string())])?,
+    };
     let kept = Kept {
         geoip: Some(Databases::default()),
+        runtime,
         ..Kept::default()
     };
     Built::new(config, &world, None, kept).map(|_| ())

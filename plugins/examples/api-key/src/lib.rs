@@ -22,7 +22,7 @@ use hmac_sha256::Hash;
 /// How long attempts of one address are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Where an exchange keeps whose it is.
+/// Where an exchange keeps by whose key it was let in, and which.
 const OWNER: &str = "owner";
 
 /// Which keys are known.
@@ -98,20 +98,22 @@ impl OnRequest for ApiKey {
         let [key] = &*fields.get(&self.config.field) else {
             return Ok(Refusal::new(Reason::MissingToken).into());
         };
+        // Who has guessed too often is not heard for a while, right or wrong.
+        let tried = format!("tries {}", exchange.client_address());
+        let tries = store::add(&tried, 0, WINDOW).unwrap_or(i64::MAX);
+        if tries >= self.config.tries {
+            return Ok(Refusal::new(Reason::RateLimited).retry_after(WINDOW).into());
+        }
         let Some(owner) = self.owner(key) else {
-            let tried = format!("tries {}", exchange.client_address());
-            return Ok(match store::add(&tried, 1, WINDOW) {
-                Ok(tries) if tries > self.config.tries => {
-                    Refusal::new(Reason::RateLimited).retry_after(WINDOW).into()
-                }
-                _ => Refusal::new(Reason::InvalidToken).into(),
-            });
+            let _ = store::add(&tried, 1, WINDOW);
+            return Ok(Refusal::new(Reason::InvalidToken).into());
         };
         // The service has no use for it.
         fields
             .remove(&self.config.field)
             .map_err(|_| "the field cannot be removed")?;
-        exchange.keep(OWNER, owner);
+        // By which key it was let in, as the table has it.
+        exchange.keep(OWNER, &format!("{owner} {}", self.config.keys[owner]));
         let identity = Identity {
             subject: owner.to_owned(),
             name: None,
@@ -130,9 +132,15 @@ impl OnRequest for ApiKey {
 
 impl OnRejudge for ApiKey {
     fn on_rejudge(&self, exchange: &Exchange) -> Result<Stay, Failure> {
-        let owner = exchange.kept(OWNER);
+        let kept = exchange.kept(OWNER).unwrap_or_default();
+        let (owner, key) = kept.rsplit_once(' ').unwrap_or_default();
         Ok(
-            match owner.is_some_and(|owner| self.config.keys.contains_key(&owner)) {
+            match self
+                .config
+                .keys
+                .get(owner)
+                .is_some_and(|known| known == key)
+            {
                 true => Stay::Yes,
                 false => Stay::No(Reason::InvalidToken),
             },

@@ -43,6 +43,28 @@ impl Plugin for Riddle {
     }
 }
 
+/// A value of a form, as it was typed.
+fn decoded(value: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        let hex =
+            |rest: &[u8]| u8::from_str_radix(std::str::from_utf8(rest.get(..2)?).ok()?, 16).ok();
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => match hex(&rest.clone().take(2).collect::<Vec<u8>>()) {
+                Some(octet) => {
+                    bytes.push(octet);
+                    rest.nth(1);
+                }
+                None => bytes.push(byte),
+            },
+            _ => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 fn seconds() -> u64 {
     clock::now()
         .duration_since(UNIX_EPOCH)
@@ -96,12 +118,14 @@ impl OnRequest for Riddle {
         let said = query
             .split('&')
             .find_map(|pair| pair.strip_prefix("riddle="));
-        let said = said.map(|said| said.replace('+', " ").trim().to_lowercase());
+        let said = said.map(|said| decoded(said).trim().to_lowercase());
         if said == Some(self.0.answer.trim().to_lowercase()) {
             let pass = self.pass(seconds() + LIFETIME.as_secs(), exchange);
             let cookie = format!("{COOKIE}={pass}; Path=/; Secure; HttpOnly; SameSite=Lax");
+            // With the host before it: a path that begins with two slashes would name another one.
+            let back = format!("https://{}{}", request.authority(), request.path());
             let reply = Reply::new(303)
-                .header("location", request.path())
+                .header("location", back)
                 .header("set-cookie", cookie);
             return Ok(reply.into());
         }

@@ -53,6 +53,12 @@ impl Plugin for TrustedIps {
             .map(|list| networks("allow", &list))
             .transpose()?;
         let deny = networks("deny", &config.deny)?;
+        if allow.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ConfigError::at(
+                "allow",
+                "name a network, or leave it out to allow all",
+            ));
+        }
         if allow.is_none() && deny.is_empty() {
             return Err(ConfigError::new(
                 "decides nothing: give `allow`, `deny` or both",
