@@ -27,6 +27,8 @@ pub struct Exchange {
     skipped: Skipped,
     /// What was asked for, as received: conditions of filters that judge the exchange later are held against it.
     target: Option<PathAndQuery>,
+    /// What the service was asked for, where filters have changed it.
+    rewritten: Option<PathAndQuery>,
     /// How many filters the response has to pass on its way up: those that let the request in, less those further
     /// in than the filter that answered itself.
     pub(crate) inward: AtomicU8,
@@ -59,6 +61,7 @@ impl Exchange {
             slots: Slots::default(),
             skipped: Skipped::default(),
             target: None,
+            rewritten: None,
             // A flow without a request phase has been let in by everyone who was asked: the connect hooks.
             inward: AtomicU8::new(filters),
             deadline: None,
@@ -189,9 +192,17 @@ impl Exchange {
         self.target = target;
     }
 
-    /// The path that was asked for; `/` where none was.
-    pub(crate) fn path(&self) -> &str {
-        self.target.as_ref().map_or("/", PathAndQuery::path)
+    pub(crate) fn set_rewritten(&mut self, target: Option<&PathAndQuery>) {
+        self.rewritten = target
+            .filter(|now| Some(*now) != self.target.as_ref())
+            .cloned();
+    }
+
+    /// The paths that were asked for, by the visitor and in the end; `/` where none was.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        let target = self.target.as_ref().map_or("/", PathAndQuery::path);
+        let rewritten = self.rewritten.as_ref().map(PathAndQuery::path);
+        std::iter::once(target).chain(rewritten)
     }
 
     pub(crate) fn skip(&mut self, at: u8) {

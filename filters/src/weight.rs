@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::chain::Refusal;
 use crate::meter::{Answered, Ear, Tally};
+use crate::redact;
 use crate::rejudge::Stay;
 use crate::verdict::{Admission, FilterError, Passage, Reason, Revision, Upgrade, Verdict};
 
@@ -259,7 +260,9 @@ fn report_lapse(refusal: &Refusal) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let total = COUNT.fetch_add(1, Ordering::Relaxed).saturating_add(1);
     let filter = refusal.by.as_deref().unwrap_or_default();
-    let detail = refusal.detail.as_deref().unwrap_or_default();
+    // It may quote what a visitor sent.
+    let detail = redact::field(refusal.detail.as_deref().unwrap_or_default());
+    let detail = &*detail;
     if total.is_power_of_two() {
         tracing::warn!(
             filter,
@@ -282,7 +285,9 @@ fn report_lapse(refusal: &Refusal) {
 fn report_trial(refusal: &Refusal, count: &AtomicU64) {
     let total = count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
     let filter = refusal.by.as_deref().unwrap_or_default();
-    let detail = refusal.detail.as_deref().unwrap_or_default();
+    // It may quote what a visitor sent.
+    let detail = redact::field(refusal.detail.as_deref().unwrap_or_default());
+    let detail = &*detail;
     let reason = refusal.reason.as_str();
     if total <= QUOTED_MAX || total.is_power_of_two() {
         tracing::info!(filter, reason, detail, total, "dry-run: would be refused");

@@ -184,3 +184,30 @@ async fn what_was_proved_counts_once_its_filter_says_so_again() {
     let half = observer(placed("h", again(half)));
     assert_eq!(verdict(vec![half, needs()], None).await, ends);
 }
+
+#[tokio::test]
+async fn a_condition_is_held_against_the_path_in_the_end_too() {
+    // As a plugin may, before the filter that guards the other path.
+    let moves = Hooks::new().request(Arc::new(Moves)).judges_once();
+    let before = Chain::compile(vec![placed("m", moves)]).unwrap();
+    let exchange = begun(&before).await;
+    let no: Word = |_| Ok(Stay::No(Reason::Login));
+    for (path, ends) in [("/a", true), ("/moved", true), ("/other", false)] {
+        let chain = Chain::compile(vec![when(path, placed("f", again(no)))]).unwrap();
+        let verdict = chain.rejudge(&before, &exchange, None).await;
+        assert_eq!(verdict.is_err(), ends, "{path}");
+    }
+}
+
+/// Sends every request to another path.
+struct Moves;
+
+impl adit_filters::OnRequest for Moves {
+    async fn on_request(
+        &self,
+        cx: &mut adit_filters::RequestCx<'_>,
+    ) -> Result<Verdict, FilterError> {
+        cx.head.uri = "/moved".parse().unwrap();
+        Ok(Verdict::Continue)
+    }
+}

@@ -351,3 +351,26 @@ async fn what_cannot_be_judged_in_time_ends_and_holds_up_nobody() {
         flow.ends().await;
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_is_given_and_not_taken_ends_too() {
+    let engine = TestEngine::start(RULES).await;
+    let client = engine.client().await;
+    let host = engine.publish_service(&client, TunnelOptions::http()).await;
+    let stream = engine.visit(&host, "h2").await;
+    // No byte may come before the visitor says so, and it never does.
+    let (send, connection) = h2::client::Builder::new()
+        .initial_window_size(0)
+        .handshake::<_, bytes::Bytes>(stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("https://{host}/down/9"));
+    let mut send = send.ready().await.unwrap();
+    let (answer, _) = send.send_request(request.body(()).unwrap(), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    switch(&engine, "edge/trusted-ips", Position::On).await;
+    let end = tokio::time::timeout(std::time::Duration::from_secs(5), body.data());
+    let end = end.await.unwrap();
+    assert!(matches!(end, Some(Err(_))), "{end:?}");
+}

@@ -31,7 +31,7 @@ impl Chain {
             if juror
                 .when
                 .as_ref()
-                .is_some_and(|when| !when.matches(exchange.path()))
+                .is_some_and(|when| !exchange.paths().any(|path| when.matches(path)))
             {
                 continue;
             }

@@ -172,6 +172,7 @@ impl Chain {
             }
         }
         exchange.set_inward(self.len);
+        exchange.set_rewritten(head.uri.path_and_query());
         match self.evaded(head, exchange) {
             Some(refusal) => Decision::Refuse(refusal),
             None => Decision::Pass { upgrade },

@@ -99,10 +99,13 @@ impl Record {
         record
     }
 
-    /// Ends the exchange, whatever it is doing, unless it has ended already.
+    /// Ends the exchange, whatever it is doing. Where the last of the answer is given already, it is what still waits
+    /// for the visitor to take it that ends.
     pub(crate) fn stop(&self, refusal: Refusal) {
         let mut ending = self.ending();
         if ending.termination.is_some() {
+            drop(ending);
+            self.stop.ask();
             return;
         }
         let cause = match refusal.reason {
