@@ -170,7 +170,7 @@ fn expanded(input: TokenStream) -> Result<TokenStream, String> {
     let text = format!(
         r#"
         #[doc(hidden)]
-        #[allow(warnings)]
+        #[allow(warnings, reason = "generated from the WIT, which has the documentation")]
         mod __adit {{
             adit_guest::wit_bindgen::generate!({{
                 inline: {world:?},
