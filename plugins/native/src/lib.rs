@@ -7,6 +7,7 @@ pub mod log;
 pub mod network;
 pub mod tls;
 pub mod upgrade;
+mod whose;
 
 use std::sync::Arc;
 

@@ -30,7 +30,9 @@ pub use rate::{RATE_MIN, Rate};
 
 use config::{Allowance, Limits as Settings};
 use meter::Meter;
-use places::{Key, Place, Places};
+use places::{Place, Places};
+
+use crate::whose::Whose;
 
 /// How many principals may use one connection where connections are counted by them.
 pub const PRINCIPALS_MAX: usize = 64;
@@ -83,17 +85,18 @@ impl Limits {
         identity: Option<&Identity>,
     ) -> Option<Vec<Place>> {
         let wanted = [
-            max.ip.map(|max| (Key::from(peer), max)),
-            max.tunnel
-                .map(|max| (Key::Tunnel(tunnel.id.as_str().into()), max)),
+            max.ip.map(|max| (Whose::from(peer), max)),
+            max.tunnel.map(|max| (Whose::tunnel(&tunnel.id), max)),
             // Without a principal nothing has let the request in as somebody; its address answers for it.
-            max.token
-                .map(|max| (identity.map_or(Key::from(peer), Key::from), max)),
+            max.token.map(|max| {
+                let principal = identity.map(|who| Whose::principal(&tunnel.project, who));
+                (principal.unwrap_or(Whose::from(peer)), max)
+            }),
         ];
         wanted
             .into_iter()
             .flatten()
-            .map(|(key, max)| of.take(key, max))
+            .map(|(key, max)| of.take(key.into_owned(), max))
             .collect()
     }
 
@@ -128,7 +131,10 @@ impl Limits {
         }
         let identity = cx.exchange.fact::<Identity>();
         let is_full = match (self.settings.connections.token, identity) {
-            (Some(max), Some(identity)) => !used.belongs_to(identity, &self.connections, max),
+            (Some(max), Some(identity)) => {
+                let whose = Whose::principal(&connection.tunnel().project, identity);
+                !used.belongs_to(whose, &self.connections, max)
+            }
             _ => false,
         };
         Ok(is_full.then_some(Reason::Capacity))
@@ -198,14 +204,13 @@ impl Limits {
 
 impl Used {
     /// Whether this principal may use the connection: the first time, it takes a place for as long as that lasts.
-    fn belongs_to(&self, identity: &Identity, of: &Arc<Places>, max: NonZeroU32) -> bool {
-        let key = Key::from(identity);
+    fn belongs_to(&self, whose: Whose<'_>, of: &Arc<Places>, max: NonZeroU32) -> bool {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.iter().any(|place| *place.key() == key) {
+        if places.iter().any(|place| *place.key() == whose) {
             return true;
         }
         let taken = (places.len() < PRINCIPALS_MAX)
-            .then(|| of.take(key, max))
+            .then(|| of.take(whose.into_owned(), max))
             .flatten();
         let fits = taken.is_some();
         places.extend(taken);

@@ -2,45 +2,19 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use adit_filters::Identity;
+use crate::whose::Whose;
+
+/// What a place is taken under.
+type Key = Whose<'static>;
 
 /// Parts of the table: those who come for different keys seldom wait for each other.
 const SHARDS: usize = 16;
 
 /// Room a part keeps although it is empty.
 const ROOM_MIN: usize = 64;
-
-/// What those counted together have in common. Addresses of IPv6 are told apart by their /64: whoever has one has all
-/// of it.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(super) enum Key {
-    Principal(&'static str, Box<str>),
-    Tunnel(Box<str>),
-    V4([u8; 4]),
-    V6([u8; 8]),
-}
-
-impl From<IpAddr> for Key {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self::V4(v4.octets()),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-}
-
-impl From<&Identity> for Key {
-    fn from(identity: &Identity) -> Self {
-        Self::Principal(identity.method, identity.subject.as_str().into())
-    }
-}
 
 /// The table. It remembers a key for as long as somebody has a place under it.
 #[derive(Debug, Default)]
@@ -57,14 +31,14 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn key(&self) -> &Key {
+    pub(super) fn key(&self) -> &Whose<'static> {
         &self.key
     }
 }
 
 impl Places {
     /// One more under this key, unless there are so many already.
-    pub(super) fn take(self: &Arc<Self>, key: Key, max: NonZeroU32) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, key: Whose<'static>, max: NonZeroU32) -> Option<Place> {
         {
             let mut counts = self.shard(&key);
             let count = counts.entry(key.clone()).or_default();
@@ -122,7 +96,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 
@@ -145,21 +119,6 @@ mod tests {
         assert!(a.is_some() && places.take(key("192.0.2.1"), two).is_none());
         drop((a, b, other));
         assert_eq!(places.keys().0, 0);
-    }
-
-    #[test]
-    fn whoever_has_one_address_of_a_64_has_all_of_it() {
-        assert_eq!(key("2001:db8:0:1::1"), key("2001:db8:0:1:ffff::2"));
-        assert_ne!(key("2001:db8:0:1::1"), key("2001:db8:0:2::1"));
-        let token = |method, subject: &str| {
-            Key::from(&Identity {
-                method,
-                subject: subject.to_owned(),
-                ..Identity::default()
-            })
-        };
-        assert_ne!(token("token", "a"), token("mtls", "a"));
-        assert_ne!(token("token", "a"), Key::Tunnel("a".into()));
     }
 
     #[test]

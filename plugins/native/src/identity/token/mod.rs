@@ -28,4 +28,5 @@ pub use filter::{TokenFactory, TokenFilter, TokenProof, TokenSource};
 pub use permission::{Permission, Permissions, UnknownPermission};
 pub use principal::Principal;
 pub use query::{QUERY_TOKEN, without_query_token};
+pub(crate) use trust::LOCAL_USER;
 pub use trust::Trust;

@@ -22,7 +22,7 @@ use super::times;
 use crate::identity::credentials::{Credentials, Sha256, sha256};
 
 /// The principal of a token that names nobody.
-const LOCAL_USER: &str = "local";
+pub(crate) const LOCAL_USER: &str = "local";
 
 /// What the id of a secret is the signature of.
 const SECRET_ID: &[u8] = b"adit: which secret this is";

@@ -12,7 +12,6 @@ mod store;
 mod tests;
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +28,8 @@ use serde::Deserialize;
 
 pub use store::KEYS_MAX;
 use store::Store;
+
+use crate::whose::Whose;
 
 /// Behind the filters that know an address is not welcome at all.
 const RANK: u8 = 2;
@@ -68,7 +69,7 @@ pub enum Per {
     /// An address; of IPv6, its /64.
     #[default]
     Ip,
-    /// Whoever proved to be somebody.
+    /// Whoever proved to be somebody; tokens of nobody in particular by their ids.
     Token,
     /// The tunnel.
     Tunnel,
@@ -131,44 +132,6 @@ pub struct RateLimit {
     hasher: RandomState,
 }
 
-/// What is counted together. Addresses of IPv6 are told apart by their /64: whoever has one has all of it.
-#[derive(Clone, Copy, Debug, Hash)]
-enum Key<'a> {
-    Principal {
-        project: &'a str,
-        method: &'a str,
-        subject: &'a str,
-        /// Tells those without a subject apart.
-        token: Option<&'a str>,
-    },
-    Tunnel(&'a str),
-    V4([u8; 4]),
-    V6([u8; 8]),
-}
-
-impl<'a> Key<'a> {
-    fn address(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self::V4(v4.octets()),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-
-    /// The principal, whatever token or certificate of its own it shows. Another project's is another.
-    fn principal(project: &'a str, identity: &'a Identity) -> Self {
-        let nameless = identity.subject.is_empty();
-        Self::Principal {
-            project,
-            method: identity.method,
-            subject: &identity.subject,
-            token: identity.token_id.as_deref().filter(|_| nameless),
-        }
-    }
-}
-
 /// The clock filters are given, as `governor` reads one.
 #[derive(Clone)]
 struct Watch(Arc<dyn Clock>);
@@ -211,7 +174,7 @@ impl RateLimit {
     ///
     /// # Errors
     /// How long its like must wait, if it is one too many.
-    fn count(&self, key: Key<'_>) -> Result<(), Duration> {
+    fn count(&self, key: Whose<'_>) -> Result<(), Duration> {
         let key = self.hasher.hash_one(key);
         let clock = self.limiter.clock();
         self.limiter
@@ -224,12 +187,12 @@ impl RateLimit {
         connection: &ConnectionInfo,
         tunnel: &'a TunnelInfo,
         identity: Option<&'a Identity>,
-    ) -> Key<'a> {
+    ) -> Whose<'a> {
         match (self.per, identity) {
-            (Per::Tunnel, _) => Key::Tunnel(&tunnel.id),
-            (Per::Token, Some(identity)) => Key::principal(&tunnel.project, identity),
+            (Per::Tunnel, _) => Whose::tunnel(&tunnel.id),
+            (Per::Token, Some(identity)) => Whose::principal(&tunnel.project, identity),
             // No chain has a limit by token without a filter before it that says whose it is.
-            (Per::Ip, _) | (Per::Token, None) => Key::address(connection.peer.ip()),
+            (Per::Ip, _) | (Per::Token, None) => Whose::from(connection.peer.ip()),
         }
     }
 }

@@ -202,8 +202,8 @@ fn limit(fake: &Fake) -> RateLimit {
     RateLimit::new(quota, Per::Ip, fake.env().clock)
 }
 
-fn v4(address: u32) -> Key<'static> {
-    Key::address(std::net::Ipv4Addr::from(address).into())
+fn v4(address: u32) -> Whose<'static> {
+    Whose::from(std::net::IpAddr::from(std::net::Ipv4Addr::from(address)))
 }
 
 const MIB: usize = 1 << 20;
@@ -239,13 +239,13 @@ fn who_comes_too_often_is_not_forgotten_for_strangers_nor_does_the_table_outgrow
     let quota = quota.allow_burst(NonZeroU32::new(10).unwrap());
     let limit = RateLimit::new(quota, Per::Ip, fake.env().clock);
     for _ in 0..10 {
-        assert_eq!(limit.count(Key::Tunnel("greedy")), Ok(()));
+        assert_eq!(limit.count(Whose::tunnel("greedy")), Ok(()));
     }
     // More than there is room for, each once, and none of them even in this time.
     for stranger in 0..2_500_000u32 {
         assert_eq!(limit.count(v4(stranger)), Ok(()));
     }
-    assert!(limit.count(Key::Tunnel("greedy")).is_err());
+    assert!(limit.count(Whose::tunnel("greedy")).is_err());
     const { assert!(KEYS_MAX < 2_500_000 && KEYS_MAX * 16 <= 32 * MIB) };
     let store = limit.limiter.into_state_store();
     assert!(store.bytes() < 33 * MIB, "{} bytes", store.bytes());
