@@ -18,6 +18,7 @@ mod secret;
 mod section;
 mod settings;
 mod sign_in;
+mod stamp;
 mod surroundings;
 mod tree;
 mod units;
@@ -42,4 +43,5 @@ pub use settings::{
     Limits, Listen, LogLevel, Timeouts,
 };
 pub use sign_in::{Challenge, Login, Oidc};
+pub use stamp::{Settling, Stamp};
 pub use units::{Size, Span};

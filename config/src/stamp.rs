@@ -1,4 +1,7 @@
-//! What a file looks like from outside, from one look to the next.
+//! What a file looks like from outside, from one look to the next: for whoever reads it again when it has changed.
+//!
+//! By looking at it from time to time. That works for editors that write in place, tools that rename, and folders that
+//! are mounted anew, on every file system.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +9,7 @@ use std::time::SystemTime;
 
 /// What tells one state of a file from another.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Stamp {
+pub struct Stamp {
     modified: SystemTime,
     length: u64,
     /// Which file it is and when it was last touched in any way: a copy may bring its date with it, and a file that
@@ -16,7 +19,8 @@ pub(super) struct Stamp {
 
 impl Stamp {
     /// The file as it is; none while there is none.
-    pub(super) fn of(path: &Path) -> Option<Self> {
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Self {
             modified: metadata.modified().ok()?,
@@ -39,7 +43,7 @@ fn touched(_: &fs::Metadata) -> (u64, i64, i64) {
 
 /// A file, or what stands for it, that may change and then stays as it is.
 #[derive(Debug)]
-pub(super) struct Settling<S = Stamp> {
+pub struct Settling<S = Stamp> {
     /// As it was when it was last acted upon.
     acted: Option<S>,
     /// As it was at the last look.
@@ -47,7 +51,9 @@ pub(super) struct Settling<S = Stamp> {
 }
 
 impl<S: Copy + PartialEq> Settling<S> {
-    pub(super) fn acted_upon(state: Option<S>) -> Self {
+    /// One that has been acted upon in this state.
+    #[must_use]
+    pub fn acted_upon(state: Option<S>) -> Self {
         Self {
             acted: state,
             last: state,
@@ -55,7 +61,7 @@ impl<S: Copy + PartialEq> Settling<S> {
     }
 
     /// Whether it is time to act on what is seen now: it is another than was acted upon, and has been seen twice.
-    pub(super) fn look(&mut self, now: Option<S>) -> bool {
+    pub fn look(&mut self, now: Option<S>) -> bool {
         let settled = now == self.last;
         self.last = now;
         let act = settled && now != self.acted;

@@ -192,14 +192,14 @@ impl Engine {
             self.tasks.spawn(watch::file(
                 move || Some(path.clone()),
                 inner.phase.subscribe(),
-                move || shared.reload_and_log("the configuration file changed"),
+                move || reload_and_log(Arc::clone(&shared), "the configuration file changed"),
             ));
         }
         let (of, shared) = (Arc::clone(inner), Arc::clone(inner));
         self.tasks.spawn(watch::file(
             move || of.config.load().auth.credentials.clone(),
             inner.phase.subscribe(),
-            move || shared.renew_credentials(),
+            move || beside(Arc::clone(&shared), Inner::renew_credentials),
         ));
     }
 
@@ -213,7 +213,8 @@ impl Engine {
         self.inner.config.load_full()
     }
 
-    /// Reads the configuration again and puts all of it in effect, or none of it.
+    /// Reads the configuration again and puts all of it in effect, or none of it. It waits for disks, and for plugins
+    /// to be compiled.
     ///
     /// # Errors
     /// [`ReloadError`]: every reason why nothing has changed.
@@ -222,8 +223,8 @@ impl Engine {
     }
 
     /// Reloads and writes the outcome to the log; `why` begins the line.
-    pub fn reload_and_log(&self, why: &str) {
-        self.inner.reload_and_log(why);
+    pub async fn reload_and_log(&self, why: &'static str) {
+        reload_and_log(Arc::clone(&self.inner), why).await;
     }
 
     /// Waits until the operator asks, over the admin socket, that the engine end.
@@ -276,5 +277,17 @@ impl Socket {
 
     fn bind_if(key: &'static str, address: Option<SocketAddr>) -> Result<Option<Self>, StartError> {
         address.map(|address| Self::bind(key, address)).transpose()
+    }
+}
+
+async fn reload_and_log(inner: Arc<Inner>, why: &'static str) {
+    beside(inner, move |inner| inner.reload_and_log(why)).await;
+}
+
+/// Does what waits for disks beside the runtime's threads.
+async fn beside(inner: Arc<Inner>, work: impl FnOnce(&Inner) + Send + 'static) {
+    let done = tokio::task::spawn_blocking(move || work(&inner)).await;
+    if let Err(error) = done {
+        tracing::error!(%error, "it broke off: nothing of the change is in effect");
     }
 }

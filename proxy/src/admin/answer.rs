@@ -51,13 +51,22 @@ pub(super) async fn answer(engine: &Arc<Inner>, request: Request, asked_by: Opti
                 reasons: vec![error.to_string()],
             },
         },
-        Request::Reload => match engine.reload() {
-            Ok(()) => Reply::Reloaded,
-            Err(error) => Reply::Refused {
-                reasons: error.lines(),
-            },
-        },
+        Request::Reload => reload(engine).await,
         Request::Status => Reply::Status(engine.status()),
+    }
+}
+
+/// Reloads off the runtime's threads: it waits for disks, and for plugins to be compiled.
+async fn reload(engine: &Arc<Inner>) -> Reply {
+    let engine = Arc::clone(engine);
+    match tokio::task::spawn_blocking(move || engine.reload()).await {
+        Ok(Ok(())) => Reply::Reloaded,
+        Ok(Err(error)) => Reply::Refused {
+            reasons: error.lines(),
+        },
+        Err(error) => Reply::Wrong {
+            message: format!("the reload broke off, look at the engine's log: {error}"),
+        },
     }
 }
 

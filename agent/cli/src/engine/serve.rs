@@ -65,7 +65,7 @@ async fn serve(config: Config, args: &ConfigArgs, logs: Logs) -> anyhow::Result<
     }
     loop {
         tokio::select! {
-            _ = hangup.recv() => engine.reload_and_log("the engine was told to reload"),
+            _ = hangup.recv() => engine.reload_and_log("the engine was told to reload").await,
             () = stop.wanted() => break,
             () = engine.asked_to_stop() => break,
         }

@@ -1,13 +1,12 @@
 //! Local accounts: a file of users and their passwords' hashes, for deployments without a provider.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
-use adit_config::{Problem, Section};
+use adit_config::{Problem, Section, Settling, Stamp};
 use arc_swap::ArcSwap;
 use serde::Deserialize;
 
@@ -67,18 +66,7 @@ struct Book {
 pub(crate) struct Accounts {
     path: PathBuf,
     book: ArcSwap<Book>,
-    seen: Mutex<Seen>,
-}
-
-/// What tells one state of the file from another; none while there is none.
-type Stamp = Option<(SystemTime, u64)>;
-
-#[derive(Debug)]
-struct Seen {
-    /// As it was when it was read.
-    read: Stamp,
-    /// As it was at the last look.
-    last: Stamp,
+    settling: Mutex<Settling>,
 }
 
 impl Accounts {
@@ -87,15 +75,12 @@ impl Accounts {
     /// # Errors
     /// Everything that is wrong with it, with positions.
     pub(crate) fn read(path: &Path) -> Result<Self, Vec<Problem>> {
-        let stamp = stamp(path);
+        let stamp = Stamp::of(path);
         let book = Book::read(path)?;
         Ok(Self {
             path: path.to_owned(),
             book: ArcSwap::from_pointee(book),
-            seen: Mutex::new(Seen {
-                read: stamp,
-                last: stamp,
-            }),
+            settling: Mutex::new(Settling::acted_upon(stamp)),
         })
     }
 
@@ -112,15 +97,12 @@ impl Accounts {
     /// Reads the file again if it has changed and is not being written any more. With a mistake in it, or without it,
     /// what was read before stays.
     pub(crate) fn look(&self) {
-        let now = stamp(&self.path);
+        let now = Stamp::of(&self.path);
         {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let settled = now == seen.last;
-            seen.last = now;
-            if !settled || now.is_none() || now == seen.read {
+            let mut settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+            if !settling.look(now) || now.is_none() {
                 return;
             }
-            seen.read = now;
         }
         match Book::read(&self.path) {
             Ok(book) => {
@@ -231,11 +213,6 @@ pub fn not_a_name(name: &str) -> String {
     )
 }
 
-fn stamp(path: &Path) -> Stamp {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
 fn text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let read = File::open(path)?
@@ -251,6 +228,8 @@ fn text(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::fs;
+
     use super::*;
 
     const HASH: &str = "$argon2id$v=19$m=64,t=1,p=1$BwcHBwcHBwcHBwcHBwcHBw$\

@@ -10,13 +10,13 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use adit_config::{Settling, Stamp};
 use adit_filters::Location;
 use adit_filters::env::{Jobs, JobsError};
 use arc_swap::ArcSwap;
 use maxminddb::{MaxMindDbError, Reader};
 
 use super::location;
-use super::stamp::{Settling, Stamp};
 
 /// The largest database taken, in bytes: the largest that are sold stay below half of it. It is held in memory, for
 /// a moment together with the one it replaces.
@@ -109,10 +109,10 @@ impl Database {
         Ok(Self::new(path, stamp, Some(reader)))
     }
 
-    /// One whose file is not there, or of no use as it is.
+    /// One whose file is not there, or of no use as it is. It is looked at again soon: it may have come since.
     #[must_use]
     pub fn absent(path: &Path) -> Self {
-        Self::new(path, Stamp::of(path), None)
+        Self::new(path, None, None)
     }
 
     fn new(path: &Path, stamp: Option<Stamp>, reader: Option<Reader<Vec<u8>>>) -> Self {

@@ -12,7 +12,6 @@ mod database;
 mod databases;
 mod location;
 mod rules;
-mod stamp;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
