@@ -17,6 +17,9 @@ use identity::challenge::{ChallengeFactory, Gate};
 use identity::rstream_auth::{Desk, RstreamAuthFactory};
 use identity::token::{Authority, TokenFactory};
 use local::well_known::WellKnownFactory;
+use log::Outlets;
+use log::access_log::AccessLogFactory;
+use log::stream_summary::StreamSummaryFactory;
 use network::geoip::{Databases, GeoIpFactory};
 use network::rate_limit::RateLimitFactory;
 use tls::client_cert::ClientCertFactory;
@@ -32,6 +35,8 @@ pub struct Services {
     pub gate: Option<Arc<Gate>>,
     /// Where addresses are.
     pub geoip: Databases,
+    /// Where lines are written.
+    pub outlets: Outlets,
 }
 
 impl Services {
@@ -43,6 +48,7 @@ impl Services {
             desk: None,
             gate: None,
             geoip: Databases::default(),
+            outlets: Outlets::default(),
         }
     }
 }
@@ -65,7 +71,9 @@ pub fn registry(services: &Services) -> Registry {
         .with::<upgrade::websocket::WebSocket>()
         .with::<upgrade::other::OtherUpgrade>()
         .with::<capacity::limits::Limits>()
-        .with::<log::access_log::AccessLog>()
-        .with::<log::stream_summary::StreamSummary>()
+        .with_factory(Box::new(AccessLogFactory::new(services.outlets.clone())))
+        .with_factory(Box::new(StreamSummaryFactory::new(
+            services.outlets.clone(),
+        )))
         .with::<log::otlp::Otlp>()
 }

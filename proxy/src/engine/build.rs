@@ -14,6 +14,7 @@ use adit_plugins::identity::challenge::Gate;
 use adit_plugins::identity::credentials::Credentials;
 use adit_plugins::identity::rstream_auth::Desk;
 use adit_plugins::identity::token::{Authority, AuthorityError, Trust};
+use adit_plugins::log::Outlets;
 use adit_plugins::network::geoip::{Database, Databases, Unusable};
 use adit_wasm::Runtime;
 use arc_swap::ArcSwap;
@@ -54,6 +55,8 @@ pub(super) struct Kept {
     pub(super) switches: Arc<ArcSwap<Switches>>,
     /// The databases of places that are open. Without any the engine is starting: that must not depend on them.
     pub(super) geoip: Option<Databases>,
+    /// Where logs are written.
+    pub(super) outlets: Outlets,
     /// What plugins run in.
     pub(super) runtime: Option<Runtime>,
 }
@@ -95,6 +98,7 @@ impl Built {
                 desk,
                 gate: login::gate(config, world, kept.gate.as_deref()),
                 geoip,
+                outlets: kept.outlets,
                 ..Services::new(kept.authority.unwrap_or_else(new))
             }
         });

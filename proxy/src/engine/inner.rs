@@ -171,6 +171,7 @@ impl Inner {
             gate: services.gate.clone(),
             switches: self.switchboard.current(),
             geoip: Some(services.geoip.clone()),
+            outlets: services.outlets.clone(),
             runtime: self.runtime.load().as_deref().cloned(),
         };
         let built = Built::new(&config, &self.world, more, kept).map_err(ReloadError::Config)?;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use adit_filters::{ConfigError, Env, Filter, Hooks, LogCx, OnLog, Refusal, Stage};
+use adit_config::{Problem, Section};
+use adit_filters::{ConfigError, Env, Factory, Hooks, LogCx, OnLog, Refusal, Stage};
 use serde::Deserialize;
 use serde::ser::{SerializeMap as _, Serializer as _};
 use serde_json::{Value, json};
 
 use super::entry::{Decision, Entry, country, milliseconds, protocol, rfc3339, text};
-use super::writer::{Target, Writer, default_queue};
+use super::writer::{Outlets, Target, Writer, default_queue};
 
 /// Where lines go, how many may wait, and what is in them.
 #[derive(Clone, Debug, Deserialize)]
@@ -153,7 +154,7 @@ fn messages(refusals: &[Refusal]) -> Value {
 
 /// The filter.
 pub struct AccessLog {
-    writer: Writer<Entry>,
+    writer: Writer,
 }
 
 impl OnLog for AccessLog {
@@ -162,12 +163,8 @@ impl OnLog for AccessLog {
     }
 }
 
-impl Filter for AccessLog {
-    const NAME: &'static str = "access-log";
-    const STAGE: Stage = Stage::Log;
-    type Config = Config;
-
-    fn new(config: Config, env: &mut Env) -> Result<Self, ConfigError> {
+impl AccessLog {
+    fn new(config: Config, outlets: &Outlets, env: &Env) -> Result<Self, ConfigError> {
         let fields = match config.fields {
             None => Field::ALL.to_vec(),
             Some(fields) if fields.is_empty() => {
@@ -179,16 +176,48 @@ impl Filter for AccessLog {
                 in_order.filter(|field| fields.contains(field)).collect()
             }
         };
-        let writer = Writer::start(Self::NAME, config.to, config.queue, env, line(fields))?;
+        let name = AccessLogFactory::NAME;
+        let writer = outlets.writer(name, config.to, config.queue, env, line(fields))?;
         Ok(Self { writer })
     }
 
-    fn hooks(self: Arc<Self>) -> Hooks {
-        Hooks::new().log(self)
+    fn hooks(self) -> Hooks {
+        Hooks::new().at(Stage::Log).log(Arc::new(self))
     }
 }
 
-fn line(fields: Vec<Field>) -> impl Fn(&Entry, &mut Vec<u8>) + Send + 'static {
+/// Makes `access-log` filters.
+#[derive(Debug)]
+pub struct AccessLogFactory(Outlets);
+
+impl AccessLogFactory {
+    /// What `use = "…"` calls the filter.
+    pub const NAME: &'static str = "access-log";
+
+    /// Makes filters that write to these.
+    #[must_use]
+    pub fn new(outlets: Outlets) -> Self {
+        Self(outlets)
+    }
+}
+
+impl Factory for AccessLogFactory {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Log
+    }
+
+    fn build(&self, section: &Section, env: &mut Env) -> Result<Hooks, Vec<Problem>> {
+        AccessLog::new(section.deserialize()?, &self.0, env)
+            .map(AccessLog::hooks)
+            .map_err(|error| vec![section.problem(error.key.as_deref(), error.message)])
+    }
+}
+
+fn line(fields: Vec<Field>) -> impl Fn(&Entry, &mut Vec<u8>) + Send + Sync + 'static {
     move |entry, line| {
         // A line is made of texts and numbers, and memory takes them all.
         let _never_fails = write(&fields, entry, line);
@@ -217,6 +246,7 @@ mod tests {
 
     use super::super::entry::DETAIL_BYTES_MAX;
     use super::super::testing::{Sink, TOKEN, outcome, refused, run};
+    use super::super::writer::to_sink;
     use super::*;
     use crate::identity::token::{TokenKind, TokenProof, TokenSource};
 
@@ -224,8 +254,8 @@ mod tests {
         let fake = Fake::default();
         let sink = Sink::default();
         let out = Box::new(sink.clone());
-        let writer = Writer::to_sink("f", out, 8, &fake.env(), line(fields.to_vec())).unwrap();
-        run(Arc::new(AccessLog { writer }).hooks(), proof, outcomes).await;
+        let writer = to_sink(out, 8, &fake.env(), line(fields.to_vec())).unwrap();
+        run(AccessLog { writer }.hooks(), proof, outcomes).await;
         for (_, job) in fake.jobs.take_blocking() {
             job();
         }

@@ -13,4 +13,4 @@ mod testing;
 mod writer;
 
 pub use headers::{LoggedName, LoggedNames};
-pub use writer::{QUEUE_DEFAULT, QUEUE_MAX, Target};
+pub use writer::{Outlets, QUEUE_DEFAULT, QUEUE_MAX, Target};

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use adit_filters::{ConfigError, Env, Filter, Hooks, LogCx, OnLog, Stage};
+use adit_config::{Problem, Section};
+use adit_filters::{ConfigError, Env, Factory, Hooks, LogCx, OnLog, Stage};
 use serde::Deserialize;
 
 use super::entry::Entry;
 use super::headers::LoggedNames;
 use super::summary::Frame;
-use super::writer::{Target, Writer, default_queue};
+use super::writer::{Outlets, Target, Writer, default_queue};
 
 /// Where records go, how many may wait, and what is in them.
 #[derive(Clone, Debug, Deserialize)]
@@ -35,7 +36,7 @@ pub struct Config {
 
 /// The filter.
 pub struct StreamSummary {
-    writer: Writer<Entry>,
+    writer: Writer,
     frame: Frame,
 }
 
@@ -45,12 +46,8 @@ impl OnLog for StreamSummary {
     }
 }
 
-impl Filter for StreamSummary {
-    const NAME: &'static str = "stream-summary";
-    const STAGE: Stage = Stage::Log;
-    type Config = Config;
-
-    fn new(config: Config, env: &mut Env) -> Result<Self, ConfigError> {
+impl StreamSummary {
+    fn new(config: Config, outlets: &Outlets, env: &Env) -> Result<Self, ConfigError> {
         for (key, id) in [
             ("workspace-id", &config.workspace_id),
             ("cluster-id", &config.cluster_id),
@@ -66,23 +63,56 @@ impl Filter for StreamSummary {
             request_fields: config.request_headers.into_names(),
             response_fields: config.response_headers.into_names(),
         };
-        let writer = Writer::start(Self::NAME, config.to, config.queue, env, line(&frame))?;
+        let name = StreamSummaryFactory::NAME;
+        let writer = outlets.writer(name, config.to, config.queue, env, line(&frame))?;
         Ok(Self { writer, frame })
     }
 
-    fn hooks(self: Arc<Self>) -> Hooks {
+    fn hooks(self) -> Hooks {
         let Frame {
             request_fields,
             response_fields,
             ..
         } = self.frame.clone();
         Hooks::new()
+            .at(Stage::Log)
             .logs_fields(request_fields, response_fields)
-            .log(self)
+            .log(Arc::new(self))
     }
 }
 
-fn line(frame: &Frame) -> impl Fn(&Entry, &mut Vec<u8>) + Send + 'static {
+/// Makes `stream-summary` filters.
+#[derive(Debug)]
+pub struct StreamSummaryFactory(Outlets);
+
+impl StreamSummaryFactory {
+    /// What `use = "…"` calls the filter.
+    pub const NAME: &'static str = "stream-summary";
+
+    /// Makes filters that write to these.
+    #[must_use]
+    pub fn new(outlets: Outlets) -> Self {
+        Self(outlets)
+    }
+}
+
+impl Factory for StreamSummaryFactory {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Log
+    }
+
+    fn build(&self, section: &Section, env: &mut Env) -> Result<Hooks, Vec<Problem>> {
+        StreamSummary::new(section.deserialize()?, &self.0, env)
+            .map(StreamSummary::hooks)
+            .map_err(|error| vec![section.problem(error.key.as_deref(), error.message)])
+    }
+}
+
+fn line(frame: &Frame) -> impl Fn(&Entry, &mut Vec<u8>) + Send + Sync + 'static {
     let frame = frame.clone();
     move |entry, line| {
         // A record is made of texts and numbers, and memory takes them all.
@@ -103,6 +133,7 @@ mod tests {
 
     use super::super::headers::LoggedName;
     use super::super::testing::{Sink, TOKEN, outcome, refused, run};
+    use super::super::writer::to_sink;
     use super::*;
     use crate::identity::token::{TokenKind, TokenProof, TokenSource};
 
@@ -117,9 +148,9 @@ mod tests {
             response_fields: vec![http::header::CONTENT_TYPE],
         };
         let out = Box::new(sink.clone());
-        let writer = Writer::to_sink("f", out, 8, &fake.env(), line(&frame)).unwrap();
+        let writer = to_sink(out, 8, &fake.env(), line(&frame)).unwrap();
         let filter = StreamSummary { writer, frame };
-        run(Arc::new(filter).hooks(), proof, outcomes).await;
+        run(filter.hooks(), proof, outcomes).await;
         for (_, job) in fake.jobs.take_blocking() {
             job();
         }

@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use adit_filters::{
     By, Cause, Chain, Connected, ConnectionInfo, Decision, Fields, FilterError, Hooks, Identity,
-    OnRequest, Outcome, Placed, Reason, Refusal, RequestCx, RequestId, RequestLine, Termination,
-    TlsInfo, Transport, TunnelInfo, Verdict,
+    LogCx, OnLog, OnRequest, Outcome, Placed, Reason, Refusal, RequestCx, RequestId, RequestLine,
+    Termination, TlsInfo, Transport, TunnelInfo, Verdict,
 };
 use serde_json::{Map, Value, json};
 
+use super::entry::Entry;
 use crate::identity::token::TokenProof;
 
 /// A token as this engine gives out: in no test may any of it be written.
@@ -161,4 +162,19 @@ pub(super) async fn run(log: Hooks, proof: Option<TokenProof>, outcomes: Vec<Out
         assert!(matches!(decision, Decision::Pass { .. }));
         chain.log(&exchange, &Arc::new(outcome));
     }
+}
+
+/// What filters that write lines make of `outcomes`.
+pub(super) async fn entries(outcomes: Vec<Outcome>) -> Vec<Entry> {
+    #[derive(Default)]
+    struct Collects(Mutex<Vec<Entry>>);
+    impl OnLog for Collects {
+        fn on_log(&self, cx: &LogCx<'_>) {
+            self.0.lock().unwrap().push(Entry::of(cx));
+        }
+    }
+    let collects = Arc::new(Collects::default());
+    let log: Arc<Collects> = Arc::clone(&collects);
+    run(Hooks::new().log(log), None, outcomes).await;
+    std::mem::take(&mut *collects.0.lock().unwrap())
 }

@@ -4,8 +4,8 @@
 //! keep up, lines are dropped and counted: visitors do not wait for a disk.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use adit_config::NearPath;
@@ -13,6 +13,7 @@ use adit_filters::env::Counter;
 use adit_filters::{ConfigError, Env};
 use serde::Deserialize;
 
+use super::entry::Entry;
 use super::file::LogFile;
 
 /// How many records wait at most, unless the configuration says otherwise. Each is a kilobyte or so.
@@ -41,13 +42,13 @@ pub enum Target {
 }
 
 impl Target {
-    fn open(self) -> Result<Box<dyn Write + Send>, ConfigError> {
+    fn open(&self) -> Result<Box<dyn Write + Send>, ConfigError> {
         Ok(match self {
             Self::Stdout => Box::new(io::stdout()),
             Self::Stderr => Box::new(io::stderr()),
             Self::File(NearPath(path)) => {
                 let shown = path.display().to_string();
-                let file = LogFile::open(path).map_err(|error| {
+                let file = LogFile::open(path.clone()).map_err(|error| {
                     let message = format!("`{shown}` cannot be opened to append: {error}");
                     ConfigError::at("to", message)
                 })?;
@@ -71,60 +72,127 @@ pub(super) fn check_queue(queue: usize) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Hands records to the thread that writes them.
-pub(super) struct Writer<T> {
-    /// The filter it writes for, as the metrics name it.
-    name: &'static str,
-    queue: SyncSender<T>,
+/// Formats what a line is made of.
+type Line = dyn Fn(&Entry, &mut Vec<u8>) + Send + Sync;
+
+/// What a line is made of, and how.
+struct Record {
+    entry: Entry,
+    line: Arc<Line>,
+}
+
+/// Hands what lines are made of to the thread that writes them.
+pub(super) struct Writer {
+    outlet: Arc<Outlet>,
+    line: Arc<Line>,
     dropped: Arc<dyn Counter>,
 }
 
-impl<T: Send + 'static> Writer<T> {
-    /// Starts to write to `to`, one line a record, as `line` formats it.
-    pub(super) fn start(
+impl Writer {
+    /// Leaves an entry to the thread, or drops it where too many wait.
+    pub(super) fn write(&self, entry: Entry) {
+        let line = Arc::clone(&self.line);
+        let sent = self.outlet.queue.try_send(Record { entry, line });
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sent {
+            self.dropped.add(&[self.outlet.name], 1);
+        }
+    }
+}
+
+/// A thread that writes lines to one place, and their queue. It ends when nobody holds it and the queue is empty.
+#[derive(Debug)]
+struct Outlet {
+    /// The filter it writes for, as the metrics name it.
+    name: &'static str,
+    to: Target,
+    room: usize,
+    queue: SyncSender<Record>,
+}
+
+/// The places that lines go to. Clones share what is open, and a reload takes a clone: filters of one kind that write to
+/// one place share its thread, from one load to the next. So threads are as many as places, however often an engine
+/// reads its configuration while old exchanges are still under way.
+#[derive(Clone, Debug, Default)]
+pub struct Outlets(Arc<Mutex<Vec<Weak<Outlet>>>>);
+
+impl Outlets {
+    /// Lines to `to`, one for each entry, as `line` formats it. `queue` of them wait at most.
+    pub(super) fn writer(
+        &self,
         name: &'static str,
         to: Target,
         queue: usize,
         env: &Env,
-        line: impl Fn(&T, &mut Vec<u8>) + Send + 'static,
-    ) -> Result<Self, ConfigError> {
+        line: impl Fn(&Entry, &mut Vec<u8>) + Send + Sync + 'static,
+    ) -> Result<Writer, ConfigError> {
         check_queue(queue)?;
-        Self::to_sink(name, to.open()?, queue, env, line)
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = open
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|outlet| (outlet.name, &outlet.to, outlet.room) == (name, &to, queue));
+        let outlet = match known {
+            Some(outlet) => outlet,
+            None => {
+                let sink = to.open()?;
+                let outlet = Arc::new(Outlet::start(name, to, queue, sink, env)?);
+                open.retain(|outlet| outlet.strong_count() > 0);
+                open.push(Arc::downgrade(&outlet));
+                outlet
+            }
+        };
+        outlet.writer(env, line)
     }
+}
 
-    pub(super) fn to_sink(
+impl Outlet {
+    fn start(
         name: &'static str,
+        to: Target,
+        room: usize,
         sink: Box<dyn Write + Send>,
-        queue: usize,
         env: &Env,
-        line: impl Fn(&T, &mut Vec<u8>) + Send + 'static,
     ) -> Result<Self, ConfigError> {
-        let dropped = dropped(env)?;
         let lost = counter(
             env,
             "log_lost_total",
             "Log records lost because they could not be written",
         )?;
-        let (sender, receiver) = sync_channel(queue);
-        let job = Box::new(move || write_all(name, &receiver, sink, &*lost, &line));
+        let (queue, records) = sync_channel(room);
+        let job = Box::new(move || write_all(name, &records, sink, &*lost));
         env.jobs
             .spawn_blocking(name, job)
             .map_err(|error| failed(&error))?;
         Ok(Self {
             name,
-            queue: sender,
-            dropped,
+            to,
+            room,
+            queue,
         })
     }
 
-    /// Leaves a record to the thread, or drops it where too many wait.
-    pub(super) fn write(&self, record: T) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.queue.try_send(record)
-        {
-            self.dropped.add(&[self.name], 1);
-        }
+    fn writer(
+        self: Arc<Self>,
+        env: &Env,
+        line: impl Fn(&Entry, &mut Vec<u8>) + Send + Sync + 'static,
+    ) -> Result<Writer, ConfigError> {
+        Ok(Writer {
+            outlet: self,
+            line: Arc::new(line),
+            dropped: dropped(env)?,
+        })
     }
+}
+
+/// Lines to a sink of a test's own.
+#[cfg(test)]
+pub(super) fn to_sink(
+    sink: Box<dyn Write + Send>,
+    queue: usize,
+    env: &Env,
+    line: impl Fn(&Entry, &mut Vec<u8>) + Send + Sync + 'static,
+) -> Result<Writer, ConfigError> {
+    Arc::new(Outlet::start("f", Target::Stdout, queue, sink, env)?).writer(env, line)
 }
 
 /// Counts what is dropped for want of room, by filter.
@@ -151,13 +219,12 @@ pub(super) fn failed(error: &dyn std::error::Error) -> ConfigError {
     }
 }
 
-/// Writes until the filter is gone and the queue is empty.
-fn write_all<T>(
+/// Writes until no filter is left and the queue is empty.
+fn write_all(
     name: &str,
-    queue: &Receiver<T>,
+    queue: &Receiver<Record>,
     mut sink: Box<dyn Write + Send>,
     lost: &dyn Counter,
-    line: &dyn Fn(&T, &mut Vec<u8>),
 ) {
     let mut lines = Vec::new();
     let mut failing = false;
@@ -165,7 +232,7 @@ fn write_all<T>(
         let mut count = 0;
         for record in std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX)) {
             count += 1;
-            line(&record, &mut lines);
+            (record.line)(&record.entry, &mut lines);
             lines.push(b'\n');
         }
         let written = sink.write_all(&lines).and_then(|()| sink.flush());
@@ -193,7 +260,9 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use adit_filters::env::fake::Fake;
 
-    use super::super::testing::Sink;
+    use adit_filters::Outcome;
+
+    use super::super::testing::{self, Sink, outcome};
     use super::*;
 
     struct Broken;
@@ -206,30 +275,80 @@ mod tests {
         }
     }
 
-    fn write(sink: Box<dyn Write + Send>, queue: usize, records: usize) -> Fake {
+    /// Entries told apart by how long they took.
+    async fn entries(count: u64) -> Vec<Entry> {
+        let outcomes = (0..count).map(|seconds| Outcome {
+            duration: Duration::from_secs(seconds),
+            ..outcome()
+        });
+        testing::entries(outcomes.collect()).await
+    }
+
+    fn seconds(entry: &Entry, line: &mut Vec<u8>) {
+        line.extend(entry.outcome.duration.as_secs().to_string().bytes());
+    }
+
+    fn work(fake: &Fake) -> usize {
+        let jobs = fake.jobs.take_blocking().into_iter();
+        jobs.map(|(_, job)| job()).count()
+    }
+
+    async fn write(sink: Box<dyn Write + Send>, queue: usize, records: u64) -> Fake {
         let fake = Fake::default();
-        let line = |number: &usize, line: &mut Vec<u8>| line.extend(number.to_string().bytes());
-        let writer = Writer::to_sink("f", sink, queue, &fake.env(), line).unwrap();
-        (0..records).for_each(|number| writer.write(number));
-        drop(writer); // the filter goes, so the thread ends once the queue is empty
-        for (_, job) in fake.jobs.take_blocking() {
-            job();
+        let writer = to_sink(sink, queue, &fake.env(), seconds).unwrap();
+        for entry in entries(records).await {
+            writer.write(entry);
         }
+        drop(writer); // the filter goes, so the thread ends once the queue is empty
+        work(&fake);
         fake
     }
 
-    #[test]
-    fn records_beyond_the_queue_are_dropped_and_counted() {
+    #[tokio::test]
+    async fn filters_that_write_to_one_place_share_its_thread_and_format_for_themselves() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        let to = || Target::File(NearPath(path.clone()));
+        let fake = Fake::default();
+        let outlets = Outlets::default();
+        let old = outlets.writer("f", to(), 8, &fake.env(), seconds).unwrap();
+        let loud = |entry: &Entry, line: &mut Vec<u8>| {
+            line.extend_from_slice(b"new ");
+            seconds(entry, line);
+        };
+        // The next load has a clone.
+        let next = outlets.clone();
+        let new = next.writer("f", to(), 8, &fake.env(), loud).unwrap();
+        for (one, other) in entries(2).await.into_iter().zip(entries(2).await) {
+            old.write(one);
+            new.write(other);
+        }
+        drop((old, new));
+        assert_eq!(work(&fake), 1);
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "0\nnew 0\n1\nnew 1\n"
+        );
+        // Nobody wrote there any more, so it was let go of; and what differs has a thread of its own.
+        let again = outlets.writer("f", to(), 8, &fake.env(), seconds).unwrap();
+        let other = outlets.writer("g", to(), 8, &fake.env(), seconds).unwrap();
+        let longer = outlets.writer("f", to(), 9, &fake.env(), seconds).unwrap();
+        drop((again, other, longer));
+        assert_eq!(work(&fake), 3);
+    }
+
+    #[tokio::test]
+    async fn records_beyond_the_queue_are_dropped_and_counted() {
         let sink = Sink::default();
-        let fake = write(Box::new(sink.clone()), 3, 5);
+        let fake = write(Box::new(sink.clone()), 3, 5).await;
         assert_eq!(sink.text(), "0\n1\n2\n");
         assert_eq!(fake.metrics.value("log_dropped_total{f}"), Some(2.0));
         assert_eq!(fake.metrics.value("log_lost_total{f}"), None);
     }
 
-    #[test]
-    fn records_that_cannot_be_written_are_counted() {
-        let fake = write(Box::new(Broken), 8, 2);
+    #[tokio::test]
+    async fn records_that_cannot_be_written_are_counted() {
+        let fake = write(Box::new(Broken), 8, 2).await;
         assert_eq!(fake.metrics.value("log_lost_total{f}"), Some(2.0));
     }
 
