@@ -3,11 +3,12 @@
 
 mod support;
 
+use std::future::{pending, ready};
 use std::sync::Arc;
 
 use adit_filters::{
-    Admission, Chain, Exchange, FilterError, Hooks, Identity, OnRejudge, Placed, Reason, Rehearsal,
-    RejudgeCx, Stage, Stay, Upgrade, Verdict,
+    Admission, Chain, ConnectCx, Exchange, FilterError, Hooks, Identity, OnConnect, OnRejudge,
+    Placed, Reason, Rehearsal, RejudgeCx, Stage, Stay, Upgrade, Verdict,
 };
 use support::{Probe, Seen, connected, dry_run, get, observer, placed, when};
 
@@ -45,7 +46,10 @@ async fn verdict(filters: Vec<Placed>, upgrade: Option<Upgrade>) -> Option<(Stri
     let before = Chain::default();
     let exchange = begun(&before).await;
     let chain = Chain::compile(filters).unwrap();
-    let refusal = chain.rejudge(&before, &exchange, upgrade).await.err()?;
+    let refusal = chain
+        .rejudge(&before, &exchange, upgrade, pending::<()>)
+        .await
+        .err()?;
     let by = refusal.by.map(|by| by.to_string());
     Some((by.unwrap_or_default(), refusal.reason))
 }
@@ -96,9 +100,38 @@ async fn the_connection_is_decided_about_again_unless_the_filter_knows_better() 
     ] {
         let chain = chain(hooks);
         let exchange = begun(&chain).await;
-        let reason = chain.rejudge(&chain, &exchange, None).await.err();
+        let reason = chain
+            .rejudge(&chain, &exchange, None, pending::<()>)
+            .await
+            .err();
         let reason = reason.map(|refusal| refusal.reason);
         assert_eq!(reason, ends.then_some(Reason::Country));
+    }
+}
+
+#[tokio::test]
+async fn whoever_does_not_answer_in_time_could_not_decide() {
+    struct Stuck;
+    impl OnConnect for Stuck {
+        async fn on_connect(&self, cx: &mut ConnectCx<'_>) -> Result<Admission, FilterError> {
+            if cx.facts.get::<Rehearsal>().is_some() {
+                pending::<()>().await;
+            }
+            Ok(Admission::Admit)
+        }
+    }
+    let stuck = || placed("f", Hooks::new().connect(Arc::new(Stuck)));
+    for (filter, expected) in [
+        (stuck(), Some(Reason::Unavailable)),
+        (observer(stuck()), None),
+        (dry_run(stuck()), None),
+    ] {
+        let text = format!("{filter:?}");
+        let chain = Chain::compile(vec![filter]).unwrap();
+        let exchange = begun(&chain).await;
+        let verdict = chain.rejudge(&chain, &exchange, None, || ready(())).await;
+        let reason = verdict.err().map(|refusal| refusal.reason);
+        assert_eq!(reason, expected, "{text}");
     }
 }
 
@@ -123,11 +156,15 @@ async fn without_an_opinion_what_it_said_stands_if_it_was_asked() {
         ),
     ] {
         let exchange = begun(&before).await;
-        let verdict = now.rejudge(&before, &exchange, None).await;
+        let verdict = now.rejudge(&before, &exchange, None, pending::<()>).await;
         assert_eq!(verdict.is_ok(), stays, "{verdict:?}");
         // An observer that cannot be asked is passed over.
         let now = chain(vec![observer(filter())]);
-        assert!(now.rejudge(&before, &exchange, None).await.is_ok());
+        assert!(
+            now.rejudge(&before, &exchange, None, pending::<()>)
+                .await
+                .is_ok()
+        );
     }
 }
 
@@ -194,7 +231,7 @@ async fn a_condition_is_held_against_the_path_in_the_end_too() {
     let no: Word = |_| Ok(Stay::No(Reason::Login));
     for (path, ends) in [("/a", true), ("/moved", true), ("/other", false)] {
         let chain = Chain::compile(vec![when(path, placed("f", again(no)))]).unwrap();
-        let verdict = chain.rejudge(&before, &exchange, None).await;
+        let verdict = chain.rejudge(&before, &exchange, None, pending::<()>).await;
         assert_eq!(verdict.is_err(), ends, "{path}");
     }
 }

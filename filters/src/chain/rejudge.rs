@@ -1,6 +1,9 @@
 //! Judging an open exchange by another chain than the one that let it in, or by the same one later.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::{Chain, Juror, Refusal, Rehearsal};
 use crate::context::ConnectCx;
@@ -13,15 +16,17 @@ use crate::weight::Weighed;
 
 impl Chain {
     /// Whether an exchange that `before` let in may go on by this chain; `upgrade` is what it has left HTTP for. Nothing
-    /// of this is measured: the metrics count what visitors bring.
+    /// of this is measured: the metrics count what visitors bring. A filter that has not answered when `patience` is over
+    /// could not decide.
     ///
     /// # Errors
     /// Why it has to end.
-    pub async fn rejudge(
+    pub async fn rejudge<P: Future<Output = ()>>(
         &self,
         before: &Self,
         exchange: &Exchange,
         upgrade: Option<Upgrade>,
+        patience: impl Fn() -> P,
     ) -> Result<(), Refusal> {
         let mut facts = Facts::default();
         // The first fact of all: nobody can have established it.
@@ -36,7 +41,8 @@ impl Chain {
                 continue;
             }
             let known = facts.len();
-            let answer = juror.ask(before, exchange, upgrade, &mut facts).await;
+            let asking = juror.ask(before, exchange, upgrade, &mut facts);
+            let answer = within(patience(), asking).await;
             let mut ear = Ear::measuring(None);
             let answer = match juror.weight.weigh(answer, &juror.name, &mut ear) {
                 Weighed::Counts(answer) => answer,
@@ -79,6 +85,24 @@ impl Chain {
                 && !exchange.skips(gate.at)
         })
     }
+}
+
+/// The answer, if it comes before `patience` is over.
+async fn within(
+    patience: impl Future<Output = ()>,
+    asking: impl Future<Output = Result<Stay, FilterError>>,
+) -> Result<Stay, FilterError> {
+    let (mut asking, mut patience) = (pin!(asking), pin!(patience));
+    poll_fn(|cx| match asking.as_mut().poll(cx) {
+        Poll::Pending => patience.as_mut().poll(cx).map(|()| {
+            Err(FilterError::Unavailable {
+                service: "the filter",
+                source: None,
+            })
+        }),
+        answered => answered,
+    })
+    .await
 }
 
 impl Juror {

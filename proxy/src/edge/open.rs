@@ -17,8 +17,8 @@ use super::record::Record;
 /// How many exchanges are judged again at a time, as far as their filters wait.
 const JUDGED_AT_ONCE: usize = 4096;
 
-/// How long the filters of one exchange may take to judge it again; then it ends.
-const JUDGE_WAIT: Duration = Duration::from_secs(2);
+/// How long each filter may take to judge an exchange again; then it could not decide.
+const JUDGE_WAIT: Duration = Duration::from_secs(1);
 
 /// Every connection with exchanges under way.
 #[derive(Default)]
@@ -141,15 +141,10 @@ async fn judge(record: &Record, changes: &Changes) -> Option<Result<(), Refusal>
     if !changes.credentials && Arc::ptr_eq(&chain, record.chain()) {
         return None;
     }
-    let judging = chain.rejudge(record.chain(), record.exchange(), record.upgrade());
-    let verdict = tokio::time::timeout(JUDGE_WAIT, judging).await;
-    Some(verdict.unwrap_or_else(|_| {
-        let detail = Some(format!("judged again: no answer within {JUDGE_WAIT:?}"));
-        Err(Refusal {
-            detail,
-            ..Refusal::edge(Reason::Unavailable)
-        })
-    }))
+    let patience = || tokio::time::sleep(JUDGE_WAIT);
+    let (before, exchange) = (record.chain(), record.exchange());
+    let judging = chain.rejudge(before, exchange, record.upgrade(), patience);
+    Some(judging.await)
 }
 
 /// The exchanges under way on one connection.
