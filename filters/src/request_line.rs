@@ -67,6 +67,11 @@ impl RequestLine {
         redact::text(&self.path.0)
     }
 
+    /// The path as it came, to be held against conditions and never shown.
+    pub(crate) fn raw_path(&self) -> &str {
+        &self.path.0
+    }
+
     /// The query without secrets.
     #[must_use]
     pub fn query(&self) -> Option<String> {

@@ -11,8 +11,8 @@ use adit_filters::{
 };
 use http::{HeaderValue, StatusCode};
 use support::{
-    Probe, Seen, connected, exchange, get, head, info, observer, outcome, placed, seen, tunnel,
-    when,
+    Probe, Seen, connected, exchange, get, head, info, observer, outcome, outcome_of, placed, seen,
+    tunnel, when,
 };
 
 const FAILED: FilterError = FilterError::Trapped { reason: "test" };
@@ -455,25 +455,46 @@ async fn a_conditional_filter_takes_part_only_where_its_condition_holds() {
     ];
     for (path, result, order) in cases {
         let mut exchange = exchange(&chain).await;
-        let decision = chain
-            .request(
-                &mut get(&format!("https://a.example{path}")),
-                &mut exchange,
-                None,
-            )
-            .await;
+        let uri = format!("https://a.example{path}");
+        let decision = chain.request(&mut get(&uri), &mut exchange, None).await;
         let decision = match decision {
             Decision::Pass { .. } => "pass".to_owned(),
             Decision::Refuse(refusal) => format!("refuse {}", refusal.reason),
             other => format!("{other:?}"),
         };
         chain.response(&mut head(200), &exchange).await;
-        chain.log(&exchange, &outcome());
+        chain.log(&exchange, &outcome_of(&uri));
         assert_eq!(
             (decision.as_str(), seen(&log).as_str()),
             (result, order),
             "{path}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_conditional_log_is_of_its_paths_whoever_refuses_before() {
+    let log = Seen::default();
+    let mut refuses = Probe::new("r", &log);
+    refuses.request = |_| Ok(Verdict::Refuse(Reason::Policy));
+    let refuses = Arc::new(refuses);
+    let writes = Arc::new(Probe::new("w", &log));
+    let writes = adit_filters::Hooks::new().log(writes);
+    let chain = compile([
+        placed("r", adit_filters::Hooks::new().request(refuses)),
+        when("/admin/*", placed("w", writes)),
+    ]);
+    let ambiguous = "/public/..%2fadmin/x";
+    for (path, is_logged) in [("/admin/x", true), ("/public", false), (ambiguous, true)] {
+        let uri = format!("https://a.example{path}");
+        let mut asked = exchange(&chain).await;
+        chain.request(&mut get(&uri), &mut asked, None).await;
+        chain.log(&asked, &outcome_of(&uri));
+        assert_eq!(seen(&log).contains("#w"), is_logged, "{path}");
+        // Nor is it of all that is refused before there is a request.
+        let refused = chain.denied(Arc::clone(asked.connection()));
+        chain.log(&refused, &outcome_of(&uri));
+        assert_eq!(seen(&log).contains("#w"), is_logged, "{path}");
     }
 }
 

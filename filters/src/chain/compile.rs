@@ -369,7 +369,11 @@ fn lists(filters: Vec<Placed>, meter: Option<&dyn Meter>) -> Chain {
             stream: Stream,
             datagram: Datagram,
         );
-        log.extend(hooks.log.map(|hook| Logger { at, hook }));
+        log.extend(hooks.log.map(|hook| Logger {
+            at,
+            when: when.clone(),
+            hook,
+        }));
         if hooks.request.is_some() || when.is_some() {
             let weight = match &hooks.request {
                 Some(_) => weight_in(Phase::Request),

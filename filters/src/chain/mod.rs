@@ -103,6 +103,7 @@ struct Link<H: ?Sized> {
 /// A filter of the log.
 struct Logger {
     at: u8,
+    when: Option<When>,
     hook: Arc<dyn OnLog>,
 }
 

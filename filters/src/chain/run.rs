@@ -14,7 +14,7 @@ use crate::meter::Ear;
 use crate::outcome::Outcome;
 use crate::verdict::{Admission, FilterError, Reason, Reply, Revision, Upgrade, Verdict};
 use crate::weight::{Weighed, Weight};
-use crate::when::is_ambiguous_path;
+use crate::when::{When, is_ambiguous_path};
 
 impl Chain {
     /// Decides whether a connection may reach a tunnel; facts are frozen afterwards. Call it again when a reused
@@ -259,7 +259,17 @@ impl Chain {
             return;
         }
         let left = exchange.left();
-        for link in self.log.iter().filter(|link| !exchange.skips(link.at)) {
+        let (inward, path) = (exchange.inward(), outcome.request.raw_path());
+        for link in &self.log {
+            // Where the request did not come that far, nobody has held its path against the condition.
+            let concerns = |when: &When| when.matches(path) || is_ambiguous_path(path);
+            let is_concerned = match link.at < inward {
+                true => !exchange.skips(link.at),
+                false => link.when.as_ref().is_none_or(concerns),
+            };
+            if !is_concerned {
+                continue;
+            }
             link.hook.on_log(&LogCx {
                 exchange,
                 outcome,

@@ -161,8 +161,13 @@ pub(crate) fn seen(seen: &Seen) -> String {
 }
 
 pub(crate) fn outcome() -> Arc<Outcome> {
+    outcome_of("https://a.example/")
+}
+
+/// What came of a request for this.
+pub(crate) fn outcome_of(uri: &str) -> Arc<Outcome> {
     Arc::new(Outcome {
-        request: RequestLine::of(&get("https://a.example/"), &[]),
+        request: RequestLine::of(&get(uri), &[]),
         response: Fields::default(),
         version: http::Version::HTTP_11,
         status: Some(200),
