@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 
 /// A visitor that writes its HTTP/1.1 by hand.
-pub struct Plain {
-    pub io: DuplexStream,
+pub struct Plain<S = DuplexStream> {
+    pub io: S,
     read: Vec<u8>,
 }
 
@@ -32,8 +32,8 @@ impl Answer {
     }
 }
 
-impl Plain {
-    pub fn new(io: DuplexStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
+    pub fn new(io: S) -> Self {
         Self {
             io,
             read: Vec::new(),

@@ -123,6 +123,12 @@ impl Record {
         self.stop.ask();
     }
 
+    /// Whether somebody has ended the exchange, and why. For what goes on with nobody to drive it.
+    pub(crate) fn is_stopped(&self) -> Option<Refusal> {
+        let why = || Refusal::edge(Reason::Policy);
+        (self.stop.is_asked()).then(|| self.refusal().unwrap_or_else(why))
+    }
+
     /// Waits until somebody ends the exchange. For the one task that drives it.
     pub(crate) async fn stopped(&self) {
         self.stop.asked().await;
@@ -131,7 +137,7 @@ impl Record {
     /// Waits until somebody ends the exchange, and says why.
     pub(crate) async fn stopped_by(&self) -> Refusal {
         self.stopped().await;
-        let why = self.refusal();
+        let why = self.is_stopped();
         why.unwrap_or_else(|| Refusal::edge(Reason::Policy))
     }
 

@@ -30,6 +30,11 @@ impl Stop {
         }
     }
 
+    /// Whether the exchange has to end.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
     /// Waits until the exchange has to end. For one task at a time.
     pub(crate) async fn asked(&self) {
         self.driver.notified().await;
@@ -38,7 +43,7 @@ impl Stop {
     /// From now on the end of the exchange is that of the connection, which `cut` tells.
     pub(crate) fn cuts(&self, cut: Arc<Notify>) {
         let cut = self.connection.get_or_init(|| cut);
-        if self.asked.load(Ordering::SeqCst) {
+        if self.is_asked() {
             cut.notify_one();
         }
     }

@@ -2,7 +2,7 @@
 //! it, one per tunnel it reaches.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use adit_filters::{Chain, Connected, Connection, ConnectionInfo, Refusal};
 use tokio::sync::watch;
@@ -54,7 +54,25 @@ struct Decision {
     tunnel: String,
     client: IpAddr,
     chain: Arc<Chain>,
-    connection: Arc<Connection>,
+    connection: Known,
+}
+
+/// How long an admission is remembered.
+enum Known {
+    /// As long as the connection is open.
+    Open(Arc<Connection>),
+    /// As long as an exchange of that visitor is under way: what a front proxy keeps open for itself is no connection of
+    /// a visitor's, and must not hold the places of those who have left.
+    UnderWay(Weak<Connection>),
+}
+
+impl Known {
+    fn get(&self) -> Option<Arc<Connection>> {
+        match self {
+            Self::Open(connection) => Some(Arc::clone(connection)),
+            Self::UnderWay(connection) => connection.upgrade(),
+        }
+    }
 }
 
 impl Visit {
@@ -108,7 +126,8 @@ impl Visit {
         if let Some(known) = self.known(site, chain, client) {
             return Ok(known);
         }
-        let info = if client == self.info.peer.ip() {
+        let is_behind = client != self.info.peer.ip();
+        let info = if !is_behind {
             Arc::clone(&self.info)
         } else {
             // Named by a front proxy: the port of that visitor is not known.
@@ -122,7 +141,10 @@ impl Visit {
                     tunnel: site.info.id.clone(),
                     client,
                     chain: Arc::clone(chain),
-                    connection: Arc::clone(&connection),
+                    connection: match is_behind {
+                        true => Known::UnderWay(Arc::downgrade(&connection)),
+                        false => Known::Open(Arc::clone(&connection)),
+                    },
                 });
                 Ok(connection)
             }
@@ -152,7 +174,7 @@ impl Visit {
                     && Arc::ptr_eq(&decision.chain, chain)
                     && decision.tunnel == site.info.id
             })
-            .map(|decision| Arc::clone(&decision.connection))
+            .and_then(|decision| decision.connection.get())
     }
 
     fn remember(&self, decision: Decision) {

@@ -188,6 +188,11 @@ impl RequestBody {
             }
         };
         self.stall.progress();
+        // Once the answer is whole, what is left of the request goes on by itself.
+        if let Some(refusal) = self.record.is_stopped() {
+            let stopped = (Abort::Refused(refusal), By::Server, Cause::Closed);
+            return Poll::Ready(Some(Err(stopped)));
+        }
         if next.is_none() || self.inner.is_end_stream() {
             self.unread.store(false, Ordering::Relaxed);
         }
