@@ -58,8 +58,8 @@ impl CipherSuite {
 }
 
 /// Whether keys are agreed on so that a quantum computer cannot find them out later. The groups that do so combine
-/// ML-KEM with an elliptic curve, and exist in TLS 1.3 alone.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+/// ML-KEM with an elliptic curve, and exist in TLS 1.3 alone. The weakest demand first.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum KeyExchange {
     /// Never.
     Classic,

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use adit_config::PublicAccess;
-use adit_filters::{Chain, ChainError, Hooks, Meter, Placed, Stage, TunnelInfo};
+use adit_filters::{Chain, ChainError, Hooks, KeyExchange, Meter, Placed, Stage, TunnelInfo};
 use adit_plugins::identity::{challenge, rstream_auth};
 use adit_plugins::network::geoip::Database;
 use adit_protocol::{ErrorCode, ProtocolError};
@@ -209,6 +209,19 @@ impl Policies {
         let rules = self.projects.get(&tunnel.project)?;
         let chain = rules.chain(&rules.before(tunnel, &self.switches.load()));
         Some(compile(chain.of_http(&self.local), None))
+    }
+
+    /// How projects want keys agreed on, which holds at their own hosts too (edge-behaviour §5.2).
+    pub(crate) fn key_exchanges(&self) -> BTreeMap<String, KeyExchange> {
+        let switches = self.switches.load();
+        let exchange = |rules: &ProjectRules| {
+            let chain = rules.chain(&rules.everywhere(&switches));
+            tls::key_exchange(&chain)
+        };
+        self.projects
+            .iter()
+            .filter_map(|(name, rules)| Some((name.clone(), exchange(rules)?)))
+            .collect()
     }
 
     /// What the tunnel adds by itself.

@@ -9,7 +9,7 @@ mod kept;
 use std::sync::Arc;
 
 use adit_config::CertificateFiles;
-use adit_filters::{ClientCertificate, Handshake, TlsInfo};
+use adit_filters::{ClientCertificate, ClientHello, Handshake, KeyExchange, TlsInfo};
 use rustls::crypto::CryptoProvider;
 use rustls::{ServerConfig, ServerConnection};
 
@@ -26,9 +26,45 @@ const VISITORS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub struct Tls {
     provider: Arc<CryptoProvider>,
     certificate: Arc<Certificate>,
-    agents: Arc<ServerConfig>,
-    visitors: Arc<ServerConfig>,
-    certificates: Arc<ServerConfig>,
+    agents: Own,
+    visitors: Own,
+    certificates: Own,
+}
+
+/// The configurations of one of the engine's own services: one for each way in which a project may want keys agreed
+/// on at its host.
+#[derive(Debug)]
+struct Own {
+    usual: Arc<ServerConfig>,
+    exchanges: [(KeyExchange, Answers); 3],
+}
+
+impl Own {
+    fn new(
+        answers: impl Fn(&Handshake) -> Result<Answers, rustls::Error>,
+        demand: &Handshake,
+    ) -> Result<Self, rustls::Error> {
+        let of = |exchange| {
+            let demand = demand.clone().with_key_exchange(exchange);
+            answers(&demand).map(|answers| (exchange, answers))
+        };
+        Ok(Self {
+            usual: answers(demand)?.usual(),
+            exchanges: [
+                of(KeyExchange::Classic)?,
+                of(KeyExchange::PreferHybrid)?,
+                of(KeyExchange::RequireHybrid)?,
+            ],
+        })
+    }
+
+    fn to(&self, hello: &ClientHello, exchange: Option<KeyExchange>) -> Arc<ServerConfig> {
+        let answers = self.exchanges.iter().find(|(of, _)| Some(*of) == exchange);
+        match answers {
+            Some((_, answers)) => answers.to(hello),
+            None => Arc::clone(&self.usual),
+        }
+    }
 }
 
 impl Tls {
@@ -39,33 +75,52 @@ impl Tls {
     pub fn new(files: &CertificateFiles) -> Result<Self, CertificateError> {
         let provider = demand::provider();
         let certificate = Arc::new(Certificate::read(files, &provider)?);
-        let config = |demand: &Handshake, alpn: &[&[u8]]| {
-            demand::config(&provider, &certificate, demand, alpn).map(Arc::new)
+        let own = |demand: &Handshake, alpn: &[&[u8]]| {
+            let answers = |demand: &Handshake| Answers::new(&provider, &certificate, demand, alpn);
+            Own::new(answers, demand)
         };
         let nothing = Handshake::new();
         let asking = Handshake::new().requesting_certificate();
         Ok(Self {
-            agents: config(&asking, &[adit_protocol::ALPN])?,
-            visitors: config(&nothing, &VISITORS)?,
-            certificates: config(&asking, &VISITORS)?,
+            agents: own(&asking, &[adit_protocol::ALPN])?,
+            visitors: own(&nothing, &VISITORS)?,
+            certificates: own(&asking, &VISITORS)?,
             certificate,
             provider,
         })
     }
 
-    /// For agents: ALPN `rstrm/1` alone, and a certificate if they have one.
-    pub fn agents(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.agents)
+    /// For agents: ALPN `rstrm/1` alone, and a certificate if they have one. `exchange` is what the project of the host
+    /// wants (edge-behaviour §5.2).
+    pub(crate) fn agents(
+        &self,
+        hello: &ClientHello,
+        exchange: Option<KeyExchange>,
+    ) -> Arc<ServerConfig> {
+        self.agents.to(hello, exchange)
     }
 
-    /// For visitors and users of the API: `h2` and `http/1.1`.
-    pub fn visitors(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.visitors)
+    /// For users of the API: `h2` and `http/1.1`.
+    pub(crate) fn users(
+        &self,
+        hello: &ClientHello,
+        exchange: Option<KeyExchange>,
+    ) -> Arc<ServerConfig> {
+        self.visitors.to(hello, exchange)
     }
 
     /// For users of the API who may have a certificate: `h2` and `http/1.1`.
-    pub fn certificates(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.certificates)
+    pub(crate) fn certificates(
+        &self,
+        hello: &ClientHello,
+        exchange: Option<KeyExchange>,
+    ) -> Arc<ServerConfig> {
+        self.certificates.to(hello, exchange)
+    }
+
+    /// For visitors of whom nothing is demanded: `h2` and `http/1.1`.
+    pub(crate) fn visitors(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.visitors.usual)
     }
 
     /// For visitors of whom this is demanded. Their tickets are good for nobody else.

@@ -60,11 +60,12 @@ impl Directory for Names {
     }
 }
 
-struct NoFronts;
+/// Whether every peer is a front proxy that names its visitors.
+struct Behind(bool);
 
-impl Fronts for NoFronts {
+impl Fronts for Behind {
     fn trusts(&self, _: IpAddr) -> bool {
-        false
+        self.0
     }
 }
 
@@ -76,6 +77,15 @@ pub struct TestEdge {
 
 impl TestEdge {
     pub fn new(limits: Limits) -> Self {
+        Self::with_fronts(limits, false)
+    }
+
+    /// One whose visitors come by way of front proxies, and may be any that these name.
+    pub fn behind(limits: Limits) -> Self {
+        Self::with_fronts(limits, true)
+    }
+
+    fn with_fronts(limits: Limits, is_behind: bool) -> Self {
         let names = Arc::new(Names::default());
         let api = axum::Router::new().route("/api/ping", axum::routing::get(|| async { "pong" }));
         names
@@ -85,7 +95,7 @@ impl TestEdge {
             .insert("edge.test".to_owned(), Found::Engine);
         let edge = Edge::new(Parts {
             directory: Arc::clone(&names) as Arc<dyn Directory>,
-            fronts: Arc::new(NoFronts),
+            fronts: Arc::new(Behind(is_behind)),
             api,
             counters: Arc::new(Counters::register(&prometheus::Registry::new()).unwrap()),
             limits,

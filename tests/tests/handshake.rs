@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use adit_agent::{Client, Error, TunnelOptions};
-use adit_tests::engine::{TestEngine, provider};
+use adit_tests::engine::{ENGINE_HOST, TestEngine, provider};
 use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::version::{TLS12, TLS13};
@@ -177,6 +177,33 @@ async fn keys_are_agreed_on_as_the_policy_wants() {
             wish != "require"
         );
     }
+}
+
+#[tokio::test]
+async fn keys_are_agreed_on_so_at_the_project_s_own_host_too() {
+    // edge behaviour §5.2: the Engine API and the control channel on the project host
+    static NEW: [&dyn SupportedKxGroup; 1] = [kx_group::X25519MLKEM768];
+    static OLD: [&dyn SupportedKxGroup; 1] = [kx_group::X25519];
+    let rules = "[policy.edge]\nfilters = [{ use = \"tls-policy\", post-quantum = \"require\", optional = true }]\n\
+                 [project.shop]\nendpoints = [\"0a1b2c3d\"]\npolicies = [\"edge\"]\n";
+    let off = "off = [\"edge/tls-policy\"]\n";
+    let engine = TestEngine::start(rules).await;
+    let own = format!("0a1b2c3d.{ENGINE_HOST}");
+    let agreed = async |host: &str, offer, alpn: &[u8]| {
+        let mut config = Arc::unwrap_or_clone(visitor(&engine, &[&TLS13], groups(offer)));
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let stream = engine.handshake(host, &Arc::new(config)).await;
+        stream.map(drop).map_err(|error| alert(&error))
+    };
+    let refused = Err(AlertDescription::HandshakeFailure);
+    for alpn in [&b"h2"[..], b"rstrm/1"] {
+        assert_eq!(agreed(&own, &NEW, alpn).await, Ok(()));
+        assert_eq!(agreed(&own, &OLD, alpn).await, refused);
+        assert_eq!(agreed(ENGINE_HOST, &OLD, alpn).await, Ok(()));
+    }
+    engine.rewrite(&format!("{rules}{off}"));
+    engine.engine.reload().unwrap();
+    assert_eq!(agreed(&own, &OLD, b"rstrm/1").await, Ok(()));
 }
 
 #[tokio::test]

@@ -414,3 +414,28 @@ async fn what_uses_up_its_bytes_ends() {
     assert_eq!(outcome.refusal.as_ref().unwrap().reason, Reason::TooLarge);
     assert_eq!(outcome.termination.by, By::Server);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_keeps_open_holds_no_place_of_a_visitor_who_has_left() {
+    let edge = TestEdge::behind(Limits::default());
+    let filters = vec![
+        service::grant(),
+        limits("connection = { concurrent = { tunnel = 1 } }"),
+    ];
+    service::serve(edge.tunnel(HOST, UpstreamMode::Http1, filters));
+    let from = |path: &str, address: &str| {
+        get(path).replacen("\r\n", &format!("\r\nX-Forwarded-For: {address}\r\n"), 1)
+    };
+    let elsewhere = || Plain::new(edge.visit("http/1.1"));
+    // A connection that the proxy keeps open.
+    let mut one = Plain::new(edge.visit("http/1.1"));
+    assert_eq!(one.ask(from("/down/1", "192.0.2.1")).await.status, 200);
+    let refused = elsewhere().ask(from("/down/1", "192.0.2.2")).await;
+    assert_eq!(refused.status, 503);
+    tokio::time::advance(Duration::from_secs(15)).await;
+    // Another is on it now, and the first has left.
+    assert_eq!(one.ask(from("/down/1", "192.0.2.3")).await.status, 200);
+    let refused = elsewhere().ask(from("/down/1", "192.0.2.2")).await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(one.ask(from("/down/1", "192.0.2.3")).await.status, 200);
+}

@@ -11,12 +11,8 @@ use std::fs;
 
 use adit_agent::TunnelOptions;
 use adit_tests::engine::{Arrived, TestEngine};
-use adit_tests::flow::Flow;
 use adit_tests::mmdb::{Row, database};
-use adit_tests::visitor::Plain;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 /// Everything stands behind a proxy on this machine.
 const FRONT: &str = "[front]\ntrusted = [\"127.0.0.1\"]\n";
@@ -317,40 +313,4 @@ async fn nobody_but_a_trusted_proxy_names_an_address() {
     engine.rewrite(&own);
     engine.engine.reload().unwrap();
     visits(&engine, &host, &arrived, &[("10.0.0.1", 200)]).await;
-}
-
-/// One keep-alive connection of the proxy's.
-struct Proxied(Plain<TlsStream<TcpStream>>);
-
-impl Proxied {
-    async fn new(engine: &TestEngine, host: &str) -> Self {
-        Self(Plain::new(engine.visit(host, "http/1.1").await))
-    }
-
-    async fn ask(&mut self, host: &str, address: &str) -> u16 {
-        let request =
-            format!("GET / HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: {address}\r\n\r\n");
-        self.0.ask(request).await.status
-    }
-}
-
-#[tokio::test]
-async fn what_a_proxy_keeps_open_holds_no_place_of_a_visitor_who_has_left() {
-    let filter = "{ use = \"limits\", connection = { concurrent = { tunnel = 1 } } },\n";
-    let engine = TestEngine::start_in(folder(), &rules(filter)).await;
-    let client = engine.client().await;
-    let host = engine.publish_service(&client, TunnelOptions::http()).await;
-    let (mut one, mut other) = (
-        Proxied::new(&engine, &host).await,
-        Proxied::new(&engine, &host).await,
-    );
-    for _ in 0..2 {
-        assert_eq!(one.ask(&host, "192.0.2.1").await, 200);
-        assert_eq!(other.ask(&host, "192.0.2.2").await, 200);
-    }
-    // Whoever is still there keeps everybody else out.
-    let stays = "X-Forwarded-For: 192.0.2.1\r\n";
-    let flow = Flow::begin(&engine, &host, "h1 body", stays).await.unwrap();
-    assert_eq!(other.ask(&host, "192.0.2.2").await, 503);
-    drop(flow);
 }

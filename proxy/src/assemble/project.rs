@@ -87,9 +87,14 @@ impl ProjectRules {
         self.listed(switches, |scope| scope.matches(tunnel))
     }
 
+    /// What stands before every tunnel of the project.
+    pub(super) fn everywhere<'a>(&'a self, switches: &'a Switches) -> Vec<Listed<'a>> {
+        self.listed(switches, |_| false)
+    }
+
     /// What can stand before a tunnel: without any scope, in each alone, and in all of them.
     pub(super) fn cases<'a>(&'a self, switches: &'a Switches) -> Vec<Vec<Listed<'a>>> {
-        let mut cases = vec![self.listed(switches, |_| false)];
+        let mut cases = vec![self.everywhere(switches)];
         for alone in &self.scopes {
             cases.push(self.listed(switches, |scope| std::ptr::eq(scope, alone)));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_filters::{Filter as _, Handshake, Placed, TlsVersion};
+use adit_filters::{Filter as _, Handshake, KeyExchange, Placed, TlsVersion};
 use adit_plugins::tls::policy::{self, MinVersion, TlsPolicy};
 
 use super::{AssembleError, ProjectChain, from_tunnel};
@@ -41,6 +41,13 @@ pub(super) fn policy(
     };
     let hooks = Arc::new(filter).hooks();
     Ok(Some(from_tunnel("tls-policy", property, hooks)))
+}
+
+/// How a project wants keys agreed on; the strictest, if several of its filters say.
+pub(super) fn key_exchange(project: &ProjectChain) -> Option<KeyExchange> {
+    enforced(project)
+        .filter_map(|placed| placed.hooks.demands()?.key_exchange())
+        .max()
 }
 
 /// Filters that are not merely on trial.

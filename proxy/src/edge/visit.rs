@@ -2,10 +2,12 @@
 //! it, one per tunnel it reaches.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use adit_filters::{Chain, Connected, Connection, ConnectionInfo, Refusal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Edge;
 use super::counters::Counters;
@@ -54,24 +56,21 @@ struct Decision {
     tunnel: String,
     client: IpAddr,
     chain: Arc<Chain>,
-    connection: Known,
+    connection: Arc<Connection>,
+    /// When it was last asked for.
+    used: Instant,
 }
 
-/// How long an admission is remembered.
-enum Known {
-    /// As long as the connection is open.
-    Open(Arc<Connection>),
-    /// As long as an exchange of that visitor is under way: what a front proxy keeps open for itself is no connection of
-    /// a visitor's, and must not hold the places of those who have left.
-    UnderWay(Weak<Connection>),
-}
+/// When an admission of somebody behind a front proxy is forgotten: what the proxy keeps open for itself is no connection
+/// of a visitor's, and must not hold the places of those who have left.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(15);
 
-impl Known {
-    fn get(&self) -> Option<Arc<Connection>> {
-        match self {
-            Self::Open(connection) => Some(Arc::clone(connection)),
-            Self::UnderWay(connection) => connection.upgrade(),
-        }
+impl Decision {
+    /// Whether the visitor is one behind a front proxy who has left.
+    fn has_left(&self, proxy: IpAddr) -> bool {
+        self.client != proxy
+            && self.used.elapsed() >= FORGOTTEN_AFTER
+            && Arc::strong_count(&self.connection) == 1
     }
 }
 
@@ -126,8 +125,7 @@ impl Visit {
         if let Some(known) = self.known(site, chain, client) {
             return Ok(known);
         }
-        let is_behind = client != self.info.peer.ip();
-        let info = if !is_behind {
+        let info = if client == self.info.peer.ip() {
             Arc::clone(&self.info)
         } else {
             // Named by a front proxy: the port of that visitor is not known.
@@ -141,10 +139,8 @@ impl Visit {
                     tunnel: site.info.id.clone(),
                     client,
                     chain: Arc::clone(chain),
-                    connection: match is_behind {
-                        true => Known::UnderWay(Arc::downgrade(&connection)),
-                        false => Known::Open(Arc::clone(&connection)),
-                    },
+                    connection: Arc::clone(&connection),
+                    used: Instant::now(),
                 });
                 Ok(connection)
             }
@@ -163,18 +159,25 @@ impl Visit {
     }
 
     fn known(&self, site: &Site, chain: &Arc<Chain>, client: IpAddr) -> Option<Arc<Connection>> {
-        let decisions = self
+        let mut decisions = self
             .decisions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let peer = self.info.peer.ip();
+        decisions.retain(|decision| !decision.has_left(peer));
         decisions
-            .iter()
+            .iter_mut()
             .find(|decision| {
                 decision.client == client
                     && Arc::ptr_eq(&decision.chain, chain)
                     && decision.tunnel == site.info.id
             })
-            .and_then(|decision| decision.connection.get())
+            .map(|decision| {
+                if client != peer {
+                    decision.used = Instant::now();
+                }
+                Arc::clone(&decision.connection)
+            })
     }
 
     fn remember(&self, decision: Decision) {

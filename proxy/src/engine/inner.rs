@@ -109,6 +109,7 @@ impl Inner {
         login::on_sign_out(&built.services, &edge);
         let dispatch = Arc::new(Dispatch {
             settings: ArcSwap::from_pointee(build::listen_settings(&config, names, &built)),
+            exchanges: ArcSwap::from_pointee(built.policies.key_exchanges()),
             fronts: Arc::clone(&fronts),
             edge: Arc::clone(&edge),
             agents: Arc::clone(&agents),
@@ -205,6 +206,8 @@ impl Inner {
         login::on_sign_out(&built.services, &self.edge);
         self.services.store(Arc::new(built.services));
         self.runtime.store(built.runtime.map(Arc::new));
+        let exchanges = built.policies.key_exchanges();
+        self.dispatch.exchanges.store(Arc::new(exchanges));
         self.policies.store(Arc::clone(&built.policies));
         for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");

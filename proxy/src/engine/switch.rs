@@ -220,6 +220,8 @@ impl Inner {
         records.set(&key.stored(), switch.as_ref())?;
         // Nothing below can fail: what is written down is in effect.
         self.switchboard.current.store(Arc::new(after));
+        let exchanges = policies.key_exchanges();
+        self.dispatch.exchanges.store(Arc::new(exchanges));
         let of_project = |project: &str| project == key.project;
         let swapped = self
             .agents

@@ -16,6 +16,8 @@ pub struct OwnNames {
 struct Own {
     /// The project it is a host of; none for the engine's host.
     project: Option<String>,
+    /// The project whose demands of handshakes hold there: that of the name in whose place it takes certificates, too.
+    demands_of: Option<String>,
     /// The name that takes certificates in its place.
     certificates_at: Option<String>,
     /// It is such a name itself.
@@ -48,11 +50,13 @@ impl OwnNames {
             .map(|(below, label)| format!("{label}.{below}"));
         let own = Own {
             project: project.map(str::to_owned),
+            demands_of: project.map(str::to_owned),
             certificates_at,
             takes_certificates: false,
         };
         if let Some(other) = &own.certificates_at {
             self.own.entry(other.clone()).or_insert_with(|| Own {
+                demands_of: project.map(str::to_owned),
                 takes_certificates: true,
                 ..Own::default()
             });
@@ -73,6 +77,11 @@ impl OwnNames {
     /// The project that `name` is a host of; `None` for the engine's host and for strangers.
     pub fn project(&self, name: &str) -> Option<&str> {
         self.own.get(name)?.project.as_deref()
+    }
+
+    /// The project whose demands of handshakes hold at `name`.
+    pub fn demands_of(&self, name: &str) -> Option<&str> {
+        self.own.get(name)?.demands_of.as_deref()
     }
 
     /// The name that takes certificates where `name` takes none.
@@ -163,6 +172,13 @@ mod tests {
             assert!(!names.takes_certificates(name) || name.contains("mtls"));
         }
         assert!(names.is_own("edge.mtls.example.com"));
+        for (name, project) in [
+            ("0a1b2c3d.edge.example.com", Some("shop")),
+            ("0a1b2c3d.mtls.example.com", Some("shop")),
+            ("edge.mtls.example.com", None),
+        ] {
+            assert_eq!(names.demands_of(name), project, "{name}");
+        }
         assert!(names.takes_certificates("0a1b2c3d.mtls.example.com"));
         let none = OwnNames::new(&config(""));
         assert_eq!(none.certificates_at("edge.example.com"), None);

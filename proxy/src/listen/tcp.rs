@@ -1,5 +1,6 @@
 //! The TLS port: every connection is dispatched by its ClientHello (server name and protocols).
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use adit_filters::{ClientAuth, ClientHello, ConnectionInfo, Transport};
+use adit_filters::{ClientAuth, ClientHello, ConnectionInfo, KeyExchange, Transport};
 use adit_transport::Guarded;
 use adit_transport::tls::ServerStream;
 use arc_swap::ArcSwap;
@@ -61,6 +62,8 @@ pub(crate) struct Settings {
 /// What every connection to the TLS port shares.
 pub(crate) struct Dispatch {
     pub(crate) settings: ArcSwap<Settings>,
+    /// How projects want keys agreed on, at their own hosts too.
+    pub(crate) exchanges: ArcSwap<BTreeMap<String, KeyExchange>>,
     pub(crate) fronts: Arc<FrontProxies>,
     pub(crate) edge: Arc<Edge>,
     pub(crate) agents: Arc<Agents>,
@@ -241,7 +244,7 @@ impl Dispatch {
             tls: None,
         };
         match route {
-            Route::Agents => match TlsAcceptor::from(settings.tls.agents()).accept(io).await {
+            Route::Agents(config) => match TlsAcceptor::from(config).accept(io).await {
                 Ok(io) => {
                     let info = ConnInfo {
                         peer,
@@ -314,12 +317,19 @@ impl Dispatch {
                 .local_addr()
                 .is_ok_and(|own| settings.tls.covers(&own.ip().to_canonical().to_string())),
         };
-        match (own, for_agents, hello.server_name.as_deref()) {
+        let name = hello.server_name.as_deref();
+        let exchange = name
+            .filter(|_| own)
+            .and_then(|name| settings.names.demands_of(name))
+            .and_then(|project| self.exchanges.load().get(project).copied());
+        match (own, for_agents, name) {
             (true, true, Some(name)) if settings.names.takes_certificates(name) => {
                 Route::Alert(Alert::NoApplicationProtocol)
             }
-            (true, true, _) => Route::Agents,
-            (true, false, name) => Route::Visitors(Reception::of_engine(settings, name)),
+            (true, true, _) => Route::Agents(settings.tls.agents(hello, exchange)),
+            (true, false, name) => {
+                Route::Visitors(Reception::of_engine(settings, name, hello, exchange))
+            }
             (false, _, None) => Route::Alert(Alert::UnrecognizedName),
             (false, _, Some(name)) => match self.edge.directory.find(name) {
                 Found::Site(site) => match Reception::of_site(settings, site, hello) {
@@ -331,7 +341,7 @@ impl Dispatch {
                 },
                 // An answer in HTTP says more than an alert: 404, 421 or 503.
                 _ if settings.tls.covers(name) => {
-                    Route::Visitors(Reception::of_engine(settings, None))
+                    Route::Visitors(Reception::of_engine(settings, None, hello, None))
                 }
                 Found::OtherProtocol => Route::Alert(Alert::NoApplicationProtocol),
                 _ => Route::Alert(Alert::UnrecognizedName),
@@ -346,7 +356,7 @@ enum Ready {
 }
 
 enum Route {
-    Agents,
+    Agents(Arc<ServerConfig>),
     Alert(Alert),
     Visitors(Reception),
 }
@@ -361,13 +371,18 @@ struct Reception {
 
 impl Reception {
     /// `name` is one of the engine's own.
-    fn of_engine(settings: &Settings, name: Option<&str>) -> Self {
+    fn of_engine(
+        settings: &Settings,
+        name: Option<&str>,
+        hello: &ClientHello,
+        exchange: Option<KeyExchange>,
+    ) -> Self {
         let certificate_for = name.filter(|name| settings.names.takes_certificates(name));
         Self {
             entry: Entry::Engine,
             config: match certificate_for {
-                Some(_) => settings.tls.certificates(),
-                None => settings.tls.visitors(),
+                Some(_) => settings.tls.certificates(hello, exchange),
+                None => settings.tls.users(hello, exchange),
             },
             certificate_for: certificate_for.map(Arc::from),
         }

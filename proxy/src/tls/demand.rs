@@ -51,6 +51,11 @@ impl Answers {
         Ok(Self { usual, hybrid })
     }
 
+    /// The one for a client of which nothing is known.
+    pub(super) fn usual(self) -> Arc<ServerConfig> {
+        self.usual
+    }
+
     /// The one for a client that said this.
     pub(crate) fn to(&self, hello: &ClientHello) -> Arc<ServerConfig> {
         let hybrid = self.hybrid.as_ref().filter(|_| {
