@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::problem::Place;
+use crate::problem::{Place, Problem};
 use crate::reader::Reader;
+use crate::section::Section;
 use crate::values::{is_label, not_a_name};
 
 const KIB: usize = 1 << 10;
@@ -127,9 +128,26 @@ impl PluginLimits {
 }
 
 impl Plugin {
+    /// Reads a plugin's table that stands somewhere else, such as in the file its author tries it with: all but
+    /// `component`, which is given.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, with positions.
+    pub fn of_section(
+        section: &Section,
+        name: &str,
+        component: PathBuf,
+    ) -> Result<Self, Vec<Problem>> {
+        section.read(|table| Self::with(name, Some(component), table))
+    }
+
     fn read(name: &str, mut table: Reader<'_>) -> Option<Self> {
-        let place = table.place();
         let component = table.required("component", "write the path of its file");
+        Self::with(name, component, table)
+    }
+
+    fn with(name: &str, component: Option<PathBuf>, mut table: Reader<'_>) -> Option<Self> {
+        let place = table.place();
         let limits = PluginLimits::read(table.table("limits"));
         let (allow_hosts, allow_private_hosts): (Vec<String>, Vec<String>) = (
             table.or("allow-hosts", Vec::new()),

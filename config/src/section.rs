@@ -3,6 +3,7 @@
 mod de;
 mod outside;
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::load;
 use crate::problem::Problem;
+use crate::reader::{self, Field, Reading};
 use crate::surroundings::Surroundings;
 use crate::tree::{At, Node, Source, Value};
 use de::Reader;
@@ -131,6 +133,59 @@ impl Section {
         self.problem_at(at.unwrap_or(&self.node.at), key, message.into())
     }
 
+    /// The table under a dotted key; an empty one, where what is written of the key ends, if there is none.
+    #[must_use]
+    pub fn below(&self, key: &str) -> Self {
+        let mut node = &self.node;
+        let mut steps = key.split('.');
+        let missing = steps.any(|step| match child(node, step) {
+            Some(below) => {
+                node = below;
+                false
+            }
+            None => true,
+        });
+        let node = match missing {
+            false => node.clone(),
+            true => Node {
+                at: node.at.clone(),
+                value: Value::Table(Vec::new()),
+            },
+        };
+        let key = match self.key.as_str() {
+            "" => key.to_owned(),
+            section => format!("{section}.{key}"),
+        };
+        let (source, around) = (Arc::clone(&self.source), Arc::clone(&self.around));
+        Self::new(source, around, key, node.clone(), node)
+    }
+
+    /// Reads the section key by key.
+    ///
+    /// # Errors
+    /// Everything that was found to be wrong.
+    pub(crate) fn read<T>(
+        &self,
+        read: impl FnOnce(reader::Reader<'_>) -> Option<T>,
+    ) -> Result<T, Vec<Problem>> {
+        let reading = Reading {
+            source: Arc::clone(&self.source),
+            around: Arc::clone(&self.around),
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+        };
+        let field = Field {
+            reading: &reading,
+            node: &self.node,
+            path: self.key.clone(),
+        };
+        let value = field.table().and_then(read);
+        match (reading.problems.into_inner(), value) {
+            (problems, Some(value)) if problems.is_empty() => Ok(value),
+            (problems, _) => Err(problems),
+        }
+    }
+
     /// Where the section begins, as `file:line:column`.
     pub fn origin(&self) -> String {
         self.source.place(&self.node.at).to_string()
@@ -162,16 +217,18 @@ fn is_within(inner: &str, outer: Option<&str>) -> bool {
 }
 
 fn find<'n>(node: &'n Node, key: &str) -> Option<&'n At> {
-    key.split('.')
-        .try_fold(node, |node, step| match &node.value {
-            Value::Table(entries) => entries
-                .iter()
-                .find(|entry| entry.key == step)
-                .map(|entry| &entry.node),
-            Value::Array(items) => step.parse().ok().and_then(|index: usize| items.get(index)),
-            _ => None,
-        })
-        .map(|node| &node.at)
+    key.split('.').try_fold(node, child).map(|node| &node.at)
+}
+
+fn child<'n>(node: &'n Node, step: &str) -> Option<&'n Node> {
+    match &node.value {
+        Value::Table(entries) => entries
+            .iter()
+            .find(|entry| entry.key == step)
+            .map(|entry| &entry.node),
+        Value::Array(items) => step.parse().ok().and_then(|index: usize| items.get(index)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -310,5 +367,22 @@ mod tests {
             section.problem(None, "wrong").to_string(),
             "s.toml:1:1: wrong"
         );
+    }
+
+    #[test]
+    fn a_table_within_is_a_section_that_knows_its_place() {
+        let text = "[[a]]\nb = { allow = ['x'] }\n[[a]]\nc = 1";
+        let section = Section::parse("s.toml", text).unwrap();
+        let told = |key: &str| {
+            let problems = section.below(key).deserialize::<Sample>().unwrap_err();
+            problems.first().unwrap().to_string()
+        };
+        assert_eq!(
+            told("a.0.b"),
+            "s.toml:2:16: a.0.b.allow.0: invalid IP address syntax"
+        );
+        // One that is not written is empty, and stands where what is written ends.
+        assert_eq!(told("a.1.b"), "s.toml:3:1: a.1.b: `allow` is missing");
+        assert_eq!(told("b.1"), "s.toml:1:1: b.1: `allow` is missing");
     }
 }

@@ -51,9 +51,7 @@ pub(super) fn for_filters(head: &mut request::Parts, asked: Option<&Asked>) -> b
 ///
 /// # Errors
 /// What the edge would answer before it asks any filter.
-pub(crate) fn imagined(
-    mut head: request::Parts,
-) -> Result<(request::Parts, Option<Upgrade>), Failure> {
+pub fn imagined(mut head: request::Parts) -> Result<(request::Parts, Option<Upgrade>), Failure> {
     head.version = http::Version::HTTP_11;
     let asked = Asked::of_http1(&head.method, head.version, &head.headers);
     if asked.as_ref().is_some_and(|asked| !asked.is_served()) {

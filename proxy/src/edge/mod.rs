@@ -35,7 +35,7 @@ use tokio::sync::watch;
 
 pub use counters::Counters;
 pub(crate) use drive::Visitor;
-pub(crate) use head::imagined;
+pub use head::imagined;
 
 pub use dial::{BoxStream, Dial, DialError, Dialing, Stream};
 pub use limits::Limits;

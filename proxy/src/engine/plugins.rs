@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use adit_config::{Plugin, PluginLimits, Problem, Wasm};
-use adit_filters::{Registry, Stage};
+use adit_filters::{Registry, Stage, UnknownStage};
 use adit_wasm::{
     COMPONENT_BYTES_MAX, Grants, Limits, Plugin as Loaded, PluginSettings, Runtime, RuntimeError,
     Settings,
@@ -69,27 +69,11 @@ fn one(
         let text = format!("there is a built-in filter `{name}`, give the plugin another name");
         return Err(wrong("", text));
     }
-    let stage = match &plugin.stage {
-        None => Stage::default(),
-        Some(text) => text
-            .parse()
-            .map_err(|error: adit_filters::UnknownStage| wrong(".stage", error.to_string()))?,
-    };
+    let settings = settings(plugin, asked.wasm.instance_memory)
+        .map_err(|error| wrong(".stage", error.to_string()))?;
     let shown = plugin.component.display();
     let bytes = read(&plugin.component)
         .map_err(|error| wrong(".component", format!("`{shown}` cannot be read: {error}")))?;
-    let limits = limits(&plugin.limits, asked.wasm.instance_memory);
-    let settings = PluginSettings {
-        name: name.clone(),
-        stage,
-        grants: Grants {
-            allow_hosts: plugin.allow_hosts.iter().cloned().collect(),
-            allow_private_hosts: plugin.allow_private_hosts.iter().cloned().collect(),
-            establish_identity: plugin.establish_identity,
-        },
-        limits,
-        reuse: plugin.reuse,
-    };
     let env = load.env(&format!("plugin/{name}"));
     let loaded = Loaded::load(asked.runtime, settings, &bytes, env)
         .map_err(|error| wrong(".component", format!("`{shown}` cannot be used: {error}")))?;
@@ -101,6 +85,28 @@ fn one(
         }
     }
     Ok(loaded)
+}
+
+/// What a plugin is, as its table says. `usual_memory` is what an instance may have where the table does not say.
+///
+/// # Errors
+/// If its stage is none.
+pub fn settings(plugin: &Plugin, usual_memory: usize) -> Result<PluginSettings, UnknownStage> {
+    let stage = match &plugin.stage {
+        None => Stage::default(),
+        Some(text) => text.parse()?,
+    };
+    Ok(PluginSettings {
+        name: plugin.name.clone(),
+        stage,
+        grants: Grants {
+            allow_hosts: plugin.allow_hosts.iter().cloned().collect(),
+            allow_private_hosts: plugin.allow_private_hosts.iter().cloned().collect(),
+            establish_identity: plugin.establish_identity,
+        },
+        limits: limits(&plugin.limits, usual_memory),
+        reuse: plugin.reuse,
+    })
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
