@@ -8,6 +8,7 @@ use serde_json::Value;
 use wasmtime::component::{Component as Compiled, InstancePre};
 
 use crate::bindings::exports::adit::filter as exports;
+use crate::inspect;
 use crate::instance::Instance;
 use crate::limits::Limits;
 use crate::runtime::{Pool, Runtime};
@@ -33,6 +34,9 @@ pub enum ComponentError {
     /// It imports what the host does not have.
     #[error("it imports what filters are not given: {0}")]
     Imports(String),
+    /// It was made for another version of the interface.
+    #[error("it speaks `{0}`, and this engine speaks `adit:filter@0.1`: build it anew")]
+    Version(String),
     /// It does not export what every filter must.
     #[error("it is no filter, it does not export `adit:filter/plugin@0.1.0`")]
     NoPlugin,
@@ -162,16 +166,6 @@ impl Component {
             .collect()
     }
 
-    /// Interfaces it imports.
-    #[must_use]
-    pub fn imports(&self) -> Vec<String> {
-        let component = self.code.pre.component();
-        let ty = component.component_type();
-        ty.imports(&self.pool.engine)
-            .map(|(name, _)| name.to_owned())
-            .collect()
-    }
-
     /// The JSON Schema of a filter's table.
     ///
     /// # Errors
@@ -194,8 +188,14 @@ impl Component {
 
 impl Code {
     fn new(pool: &Pool, bytes: &[u8]) -> Result<Self, ComponentError> {
+        if let Some(what) = inspect::not_a_component(bytes) {
+            return Err(ComponentError::Compile(what.to_owned()));
+        }
         let compiled = Compiled::new(&pool.engine, bytes)
             .map_err(|error| ComponentError::Compile(one_line(&error)))?;
+        if let Some(name) = inspect::other_version(&pool.engine, &compiled) {
+            return Err(ComponentError::Version(name));
+        }
         let pre = pool
             .linker
             .instantiate_pre(&compiled)

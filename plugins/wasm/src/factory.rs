@@ -14,6 +14,7 @@ use crate::instance::Instance;
 use crate::limits::Limits;
 use crate::runtime::Runtime;
 use crate::shared::{Grants, Shared};
+use crate::spent::Spent;
 
 /// How many mistakes in one filter's table are told.
 const MISTAKES_MAX: usize = 20;
@@ -39,6 +40,7 @@ pub struct Plugin {
     component: Arc<Component>,
     schema: Value,
     validator: Validator,
+    spent: Option<Arc<Spent>>,
 }
 
 impl Plugin {
@@ -53,7 +55,7 @@ impl Plugin {
         env: Env,
     ) -> Result<Self, ComponentError> {
         let component = Arc::new(Component::new(runtime, bytes, &settings.limits)?);
-        let shared = settings.shared(env);
+        let shared = Arc::new(settings.shared(env));
         let waits = || Err(ComponentError::Schema("it waits to say it".to_owned()));
         let schema = component
             .schema(&shared)
@@ -66,7 +68,17 @@ impl Plugin {
             component,
             schema,
             validator,
+            spent: None,
         })
+    }
+
+    /// The same, with what its filters use counted.
+    #[must_use]
+    pub fn counted(self, spent: Arc<Spent>) -> Self {
+        Self {
+            spent: Some(spent),
+            ..self
+        }
     }
 
     /// The JSON Schema of a filter's table.
@@ -96,9 +108,9 @@ impl Plugin {
 }
 
 impl Settings {
-    fn shared(&self, env: Env) -> Arc<Shared> {
+    fn shared(&self, env: Env) -> Shared {
         let plugin = self.name.as_str().into();
-        Arc::new(Shared::new(plugin, env, self.grants.clone(), self.limits))
+        Shared::new(plugin, env, self.grants.clone(), self.limits)
     }
 }
 
@@ -118,7 +130,9 @@ impl Factory for Plugin {
             return Err(misfits);
         }
         let config = table.to_string();
-        let shared = self.settings.shared(env.clone());
+        let mut shared = self.settings.shared(env.clone());
+        shared.spent.clone_from(&self.spent);
+        let shared = Arc::new(shared);
         let asked = async {
             let mut instance = Instance::bare(&self.component, &shared).await?;
             instance.configure(&self.component, &config).await

@@ -120,6 +120,9 @@ impl Filter {
                 Ok(answer)
             }
             Err(error) => {
+                if let Some(spent) = &self.shared.spent {
+                    spent.failed(error.detail());
+                }
                 if let Some(total) = self.shared.failed() {
                     let filter = &*self.shared.env.name;
                     tracing::warn!(filter, total, error = %error.detail(), "a plugin failed");

@@ -23,6 +23,8 @@ pub(crate) struct Instance {
     pub(crate) linked: Linked,
     /// Hooks it has served.
     pub(crate) uses: u32,
+    /// Fuel the current hook was given.
+    lent: u64,
     _place: OwnedSemaphorePermit,
 }
 
@@ -63,6 +65,7 @@ impl Instance {
             store,
             linked,
             uses: 0,
+            lent: 0,
             _place: place,
         })
     }
@@ -153,6 +156,7 @@ impl Instance {
 
     fn lend(&mut self, call: Call, fuel: u64, waits: bool) -> Arc<Shared> {
         self.uses += 1;
+        self.lent = fuel;
         // Neither can fail: the engine counts fuel, and the interval is none or more than 0.
         let _ = self.store.set_fuel(fuel);
         let _ = self
@@ -165,6 +169,10 @@ impl Instance {
     }
 
     fn take_back(&mut self) -> Call {
+        if let Some(spent) = &self.store.data().shared.spent {
+            let left = self.store.get_fuel().unwrap_or_default();
+            spent.hook(self.lent.saturating_sub(left));
+        }
         std::mem::take(&mut self.store.data_mut().call)
     }
 }

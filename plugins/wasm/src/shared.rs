@@ -9,6 +9,7 @@ use adit_filters::Env;
 use adit_filters::env::{Counter, Gauge, MetricsError};
 
 use crate::limits::Limits;
+use crate::spent::Spent;
 
 /// How long the budget of log lines is counted over.
 const LOG_WINDOW: Duration = Duration::from_secs(1);
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) grants: Grants,
     pub(crate) limits: Limits,
+    /// Where what is used is counted, if anybody wants to know.
+    pub(crate) spent: Option<Arc<Spent>>,
     counters: Mutex<HashMap<String, Arc<dyn Counter>>>,
     gauges: Mutex<HashMap<String, Arc<dyn Gauge>>>,
     logged: Mutex<Logged>,
@@ -65,6 +68,7 @@ impl Shared {
             env,
             grants,
             limits,
+            spent: None,
             counters: Mutex::default(),
             gauges: Mutex::default(),
             logged: Mutex::default(),
