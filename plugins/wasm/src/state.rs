@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use adit_filters::{
-    Connection, ConnectionInfo, Exchange, Fact, Facts, Identity, TunnelInfo, Upgrade,
-};
+use adit_filters::{ConnectionInfo, Exchange, Fact, Facts, Identity, TunnelInfo, Upgrade};
 use bytes::Bytes;
 use http::{HeaderMap, request, response};
 use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder};
@@ -81,17 +79,11 @@ impl Call {
 
     /// About an exchange.
     pub(crate) fn of(exchange: &Exchange) -> Self {
-        Self {
-            facts: [exchange.facts().so_far(), Facts::default()],
-            ..Self::on(exchange.connection())
-        }
-    }
-
-    fn on(connection: &Arc<Connection>) -> Self {
+        let connection = exchange.connection();
         Self {
             connection: Some(Arc::clone(connection.info())),
             tunnel: Some(Arc::clone(connection.tunnel())),
-            facts: [Facts::default(), connection.facts().so_far()],
+            facts: [exchange.facts().so_far(), connection.facts().so_far()],
             ..Self::default()
         }
     }
