@@ -122,6 +122,16 @@ pub fn config(_: TokenStream, item: TokenStream) -> TokenStream {
     tokens
 }
 
+/// The interface itself, and not where it lies: with one target folder for several projects, cargo takes the macro that
+/// it has built for one of them for the others, too.
+const WIT: [&str; 5] = [
+    include_str!("../../../../wit/types.wit"),
+    include_str!("../../../../wit/context.wit"),
+    include_str!("../../../../wit/host.wit"),
+    include_str!("../../../../wit/phases.wit"),
+    include_str!("../../../../wit/world.wit"),
+];
+
 fn expanded(input: TokenStream) -> Result<TokenStream, String> {
     const LIKE: &str = "write it like `export!(MyFilter: on_request, on_log)`";
     let mut tokens = input.into_iter();
@@ -165,8 +175,11 @@ fn expanded(input: TokenStream) -> Result<TokenStream, String> {
             ));
         }
     }
-    world.push_str(" }");
-    let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../wit");
+    world.push_str(" } package adit:filter@0.1.0 {");
+    for file in WIT {
+        world.push_str(&file.replacen("package adit:filter@0.1.0;", "", 1));
+    }
+    world.push('}');
     let text = format!(
         r#"
         #[doc(hidden)]
@@ -174,7 +187,6 @@ fn expanded(input: TokenStream) -> Result<TokenStream, String> {
         mod __adit {{
             adit_guest::wit_bindgen::generate!({{
                 inline: {world:?},
-                path: {wit:?},
                 world: "plugin:filter/phases",
                 runtime_path: "adit_guest::wit_bindgen::rt",
                 with: {{
