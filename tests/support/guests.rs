@@ -30,8 +30,8 @@ pub fn guest(name: &str) -> PathBuf {
     file
 }
 
-/// Beside what this test was built into: `target/debug/deps/TEST` gives `target/guests`.
-fn target() -> PathBuf {
+/// Where guests are built, beside what this test was built into: `target/debug/deps/TEST` gives `target/guests`.
+pub fn target() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.ancestors().nth(3).unwrap();
     target.join("guests")

@@ -80,6 +80,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
             "adit-protocol",
             "adit-proxy",
             "adit-transport",
+            "adit-wasm",
         ],
     ),
 ];

@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Engine(crate::engine::EngineArgs),
     #[cfg(feature = "engine")]
     Policy(crate::policy::PolicyArgs),
+    #[cfg(feature = "engine")]
+    Plugin(crate::plugin::PluginArgs),
 }
 
 #[cfg(test)]

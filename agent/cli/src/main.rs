@@ -13,6 +13,8 @@ mod lines;
 mod logging;
 mod nc;
 #[cfg(feature = "engine")]
+mod plugin;
+#[cfg(feature = "engine")]
 mod policy;
 mod process;
 mod terminal;
@@ -66,6 +68,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Engine(args) => engine::run(args),
         #[cfg(feature = "engine")]
         Command::Policy(args) => return policy::run(args),
+        #[cfg(feature = "engine")]
+        Command::Plugin(args) => return plugin::run(args),
         #[cfg(feature = "engine")]
         Command::Dev(args) => process::block_on(dev::run(args)),
         Command::Client(args) => process::block_on(inventory::clients(args)),

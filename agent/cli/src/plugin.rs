@@ -1,0 +1,83 @@
+//! `adit plugin`: filters of one's own, from an empty folder to a component that an engine loads.
+
+mod build;
+mod check;
+mod language;
+mod new;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+/// Write filters of your own: begin, build, check and try them
+#[derive(Debug, Args)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  adit plugin new only-browsers                a folder with a filter, and cases to try it with
+  adit plugin build only-browsers              only-browsers/only-browsers.wasm
+  adit plugin check only-browsers.wasm         whether an engine can load it, and what it wants
+  adit plugin test only-browsers.wasm          the cases of cases.toml, on the engine's own host
+
+An engine loads it by `[plugin.only-browsers]` in its configuration, with `component = \"FILE\"`;
+filters are then written `{ use = \"only-browsers\", … }`, as the built-in ones are."
+)]
+pub(crate) struct PluginArgs {
+    #[command(subcommand)]
+    command: PluginCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginCommand {
+    New(new::NewArgs),
+    Build(build::BuildArgs),
+    Check(check::CheckArgs),
+    Test(test::TestArgs),
+}
+
+/// Runs the command.
+pub(crate) fn run(args: PluginArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        PluginCommand::New(args) => new::new(&args).map(|()| ExitCode::SUCCESS),
+        PluginCommand::Build(args) => build::build(&args),
+        PluginCommand::Check(args) => check::check(&args),
+        PluginCommand::Test(args) => test::test(&args),
+    }
+}
+
+/// A number with its thousands apart: `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_easy_to_read() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (20_000_000, "20,000,000"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+        assert_eq!(hexadecimal(&[0, 0xab]), "00ab");
+    }
+}
