@@ -30,6 +30,7 @@ enum What {
     LongLine,
     Panic,
     Calls,
+    Read,
     Hang,
     Sleep,
     Variables,
@@ -94,6 +95,9 @@ impl Config {
             What::Panic => panic!("as it was told"),
             What::Calls => loop {
                 black_box(clock::now());
+            },
+            What::Read => loop {
+                black_box(fields.map(|fields| fields.get("user-agent")));
             },
             What::Hang => {
                 let ask = || {
