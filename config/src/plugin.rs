@@ -23,7 +23,8 @@ const REUSE_MAX: u32 = 1_000_000_000;
 pub struct Wasm {
     /// At a time, over all usual plugins.
     pub instances: u32,
-    /// Memory of an instance of a usual plugin, in bytes; a plugin that asks for more is a large one.
+    /// Memory of an instance of a usual plugin, in bytes. A plugin that asks for more is a large one, and one that
+    /// begins with more than a quarter of it: it brings the runtime of a language along.
     pub instance_memory: usize,
     /// At a time, over all large plugins.
     pub large_instances: u32,
@@ -72,7 +73,7 @@ pub struct Plugin {
 /// `[plugin.NAME.limits]`: how much of everything a plugin may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PluginLimits {
-    /// Memory of an instance, in bytes; none for what usual plugins have.
+    /// Memory of an instance, in bytes; none for what usual plugins have, or large ones.
     pub memory: Option<usize>,
     /// Fuel for setting an instance up.
     pub start_fuel: u64,

@@ -231,3 +231,29 @@ async fn when_all_places_are_taken_others_are_told_to_come_again() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn what_begins_with_much_has_places_of_its_own() {
+    for (wasm, large) in [("instance-memory = \"4MiB\"", true), ("", false)] {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let filter = format!(", what = \"hang\", url = \"http://127.0.0.1:{port}/\"");
+        let more =
+            format!("allow-private-hosts = [\"127.0.0.1\"]\n[wasm]\nlarge-instances = 1\n{wasm}\n");
+        let slow = rules(&filter, &more).replace("wait = \"500ms\"", "wait = \"20s\"");
+        let engine = TestEngine::start(&slow).await;
+        let client = engine.client().await;
+        let host = engine.publish(&client, TunnelOptions::http()).await;
+        let second = async {
+            let _one = silent.accept().await.unwrap();
+            tokio::select! {
+                (status, _) = engine.get(&host, "/", "") => Some(status),
+                _ = silent.accept() => None,
+            }
+        };
+        tokio::select! {
+            second = second => assert_eq!(second, large.then_some(503), "{wasm}"),
+            _ = engine.get(&host, "/", "") => panic!("it did not wait"),
+        }
+    }
+}

@@ -11,6 +11,7 @@ use crate::bindings::exports::adit::filter as exports;
 use crate::inspect;
 use crate::instance::Instance;
 use crate::limits::Limits;
+use crate::needs::Needs;
 use crate::runtime::{Pool, Runtime};
 use crate::shared::Shared;
 use crate::state::State;
@@ -133,7 +134,7 @@ impl Component {
             return Err(ComponentError::TooLarge);
         }
         let pool = runtime
-            .pool(limits.memory)
+            .pool(limits.memory, &Needs::of(bytes))
             .ok_or_else(|| ComponentError::Memory {
                 asked: limits.memory,
                 max: runtime.memory_max(),

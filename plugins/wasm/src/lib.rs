@@ -17,6 +17,7 @@ mod host;
 mod inspect;
 mod instance;
 mod limits;
+mod needs;
 mod output;
 mod runtime;
 mod shared;

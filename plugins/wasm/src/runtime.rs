@@ -13,25 +13,17 @@ use wasmtime::{
 
 use crate::bindings::EveryPhase;
 use crate::component::Code;
+use crate::needs::Needs;
 use crate::state::State;
 
-/// Core modules that one component may be made of: what adapts it to the interfaces counts, too.
-const CORES_PER_COMPONENT: u32 = 16;
-
-/// Core instances that an instance usually takes. Places are kept for so many of each.
-const CORES_USUAL: u32 = 4;
-
-/// Elements a table may have: so many functions may be called indirectly.
-const TABLE_ELEMENTS: usize = 20_000;
+/// A component that begins with more than one in so many parts of a usual instance's memory is a large one.
+const LARGE_PART: usize = 4;
 
 /// Bytes of bookkeeping that one component instance may need.
 const COMPONENT_BYTES: usize = 1 << 20;
 
-/// Stack of a component's own code, in bytes.
-const STACK_BYTES: usize = 512 << 10;
-
-/// The same with room for the host's functions it calls.
-const STACK_BYTES_WITH_HOST: usize = 1 << 20;
+/// Tables that one component may have: its own, and one for what adapts it to the interfaces.
+const TABLES: u32 = 4;
 
 /// Memory of a used place that is zeroed rather than given back: mapping it anew costs more.
 const KEPT_BYTES: usize = 128 << 10;
@@ -41,7 +33,8 @@ const KEPT_BYTES: usize = 128 << 10;
 pub struct Settings {
     /// Instances at a time, over all usual plugins.
     pub instances: u32,
-    /// Memory that a usual plugin's instance may have, in bytes; a plugin that asks for more is a large one.
+    /// Memory that a usual plugin's instance may have, in bytes. A plugin that asks for more is a large one, and one
+    /// that begins with more than a quarter of it: it brings the runtime of a language along.
     pub memory: usize,
     /// Instances at a time, over all large plugins.
     pub large_instances: u32,
@@ -96,11 +89,49 @@ pub struct Runtime {
     large: Arc<Pool>,
 }
 
+/// What one instance in a pool may be made of.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Memory, in bytes.
+    memory: usize,
+    /// Core modules, what adapts them to the interfaces included.
+    cores: u32,
+    /// Elements of a table: so many functions may be called indirectly.
+    table: usize,
+    /// Stack of the component's own code, in bytes; the functions of the host that it calls have as much again.
+    stack: usize,
+}
+
+impl Shape {
+    const fn usual(memory: usize) -> Self {
+        Self {
+            memory,
+            cores: 16,
+            table: 20_000,
+            stack: 512 << 10,
+        }
+    }
+
+    /// An interpreter goes a long way down for one step of what it interprets, and has libraries.
+    const fn large(memory: usize) -> Self {
+        Self {
+            memory,
+            cores: 64,
+            table: 100_000,
+            stack: 2 << 20,
+        }
+    }
+
+    fn holds(&self, needs: &Needs) -> bool {
+        needs.memory <= self.memory && needs.cores <= self.cores && needs.table <= self.table
+    }
+}
+
 /// An engine with its places.
 pub(crate) struct Pool {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
-    pub(crate) memory: usize,
+    shape: Shape,
     /// What has been compiled and is still in use, by the SHA-256 of its file: a reload compiles what is new alone.
     compiled: Mutex<HashMap<[u8; 32], Weak<Code>>>,
     places: Arc<Semaphore>,
@@ -125,47 +156,66 @@ impl Runtime {
             Cache::new(config).map_err(failed)
         });
         let cache = cache.transpose()?;
-        let pool = |instances, memory| Pool::new(instances, memory, cache.clone()).map(Arc::new);
+        let pool = |instances, shape| Pool::new(instances, shape, cache.clone()).map(Arc::new);
         Ok(Self {
-            usual: pool(settings.instances, settings.memory)?,
-            large: pool(settings.large_instances, settings.large_memory)?,
+            usual: pool(settings.instances, Shape::usual(settings.memory))?,
+            large: pool(
+                settings.large_instances,
+                Shape::large(settings.large_memory),
+            )?,
         })
     }
 
-    /// Where an instance with so much memory runs; none if that is too much for any.
-    pub(crate) fn pool(&self, memory: usize) -> Option<&Arc<Pool>> {
-        [&self.usual, &self.large]
-            .into_iter()
-            .find(|pool| memory <= pool.memory)
+    /// Where instances of a component run that may have so much memory; none if that is too much for any.
+    pub(crate) fn pool(&self, memory: usize, needs: &Needs) -> Option<&Arc<Pool>> {
+        let usual = memory <= self.usual.shape.memory && !self.is_large(needs);
+        let pool = if usual { &self.usual } else { &self.large };
+        (memory <= pool.shape.memory).then_some(pool)
+    }
+
+    /// Memory that an instance of this component may have unless its operator says otherwise, in bytes: what usual
+    /// plugins have, or large ones.
+    #[must_use]
+    pub fn memory_of(&self, component: &[u8]) -> usize {
+        let large = self.is_large(&Needs::of(component));
+        let pool = if large { &self.large } else { &self.usual };
+        pool.shape.memory
+    }
+
+    fn is_large(&self, needs: &Needs) -> bool {
+        let usual = &self.usual.shape;
+        !usual.holds(needs) || needs.memory > usual.memory / LARGE_PART
     }
 
     /// Memory that an instance may have at most, in bytes.
     #[must_use]
     pub fn memory_max(&self) -> usize {
-        self.large.memory.max(self.usual.memory)
+        self.large.shape.memory.max(self.usual.shape.memory)
     }
 }
 
 impl Pool {
-    fn new(instances: u32, memory: usize, cache: Option<Cache>) -> Result<Self, RuntimeError> {
+    fn new(instances: u32, shape: Shape, cache: Option<Cache>) -> Result<Self, RuntimeError> {
         let failed = |source: wasmtime::Error| RuntimeError::Pool {
             instances,
-            memory,
+            memory: shape.memory,
             source: source.into_boxed_dyn_error(),
         };
         let mut pooling = PoolingAllocationConfig::new();
         pooling
             .total_component_instances(instances)
-            .total_core_instances(instances.saturating_mul(CORES_USUAL))
+            // A count alone, nothing is set aside for it.
+            .total_core_instances(instances.saturating_mul(shape.cores))
             .total_memories(instances)
-            .total_tables(instances.saturating_mul(CORES_USUAL))
+            .total_tables(instances.saturating_mul(TABLES))
             .total_stacks(instances)
-            .max_core_instances_per_component(CORES_PER_COMPONENT)
+            .max_core_instances_per_component(shape.cores)
             .max_memories_per_component(1)
+            .max_tables_per_component(TABLES)
             .max_component_instance_size(COMPONENT_BYTES)
             .max_core_instance_size(COMPONENT_BYTES)
-            .table_elements(TABLE_ELEMENTS)
-            .max_memory_size(memory)
+            .table_elements(shape.table)
+            .max_memory_size(shape.memory)
             .linear_memory_keep_resident(KEPT_BYTES)
             .async_stack_keep_resident(KEPT_BYTES)
             .table_keep_resident(KEPT_BYTES);
@@ -176,8 +226,8 @@ impl Pool {
             // Nobody can read one: what is handed in has no names.
             .wasm_backtrace_max_frames(None)
             .wasm_component_model(true)
-            .max_wasm_stack(STACK_BYTES)
-            .async_stack_size(STACK_BYTES_WITH_HOST)
+            .max_wasm_stack(shape.stack)
+            .async_stack_size(shape.stack.saturating_mul(2))
             .cache(cache);
         let engine = Engine::new(&config).map_err(failed)?;
         let mut linker = Linker::new(&engine);
@@ -192,7 +242,7 @@ impl Pool {
         Ok(Self {
             engine,
             linker,
-            memory,
+            shape,
             compiled: Mutex::default(),
             places: Arc::new(Semaphore::new(instances as usize)),
             count: instances,

@@ -116,7 +116,6 @@ impl Built {
                     registry,
                     plugins::Asked {
                         plugins: &config.plugins,
-                        wasm: &config.wasm,
                         runtime,
                         problem: &|key, text| config.problem(key, text),
                     },
@@ -269,7 +268,6 @@ pub(super) fn every_problem_with(invalid: Invalid, more: Option<&MoreFilters>) -
         {
             let asked = plugins::Asked {
                 plugins,
-                wasm,
                 runtime: &runtime,
                 problem: &|key, text| invalid.problem(key, text),
             };

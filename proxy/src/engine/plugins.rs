@@ -51,7 +51,6 @@ pub(super) fn add(
 /// The plugins that a configuration asks for.
 pub(super) struct Asked<'a> {
     pub(super) plugins: &'a BTreeMap<String, Plugin>,
-    pub(super) wasm: &'a Wasm,
     pub(super) runtime: &'a Runtime,
     /// A problem at a key of the configuration.
     pub(super) problem: &'a dyn Fn(&str, String) -> Problem,
@@ -69,11 +68,11 @@ fn one(
         let text = format!("there is a built-in filter `{name}`, give the plugin another name");
         return Err(wrong("", text));
     }
-    let settings = settings(plugin, asked.wasm.instance_memory)
-        .map_err(|error| wrong(".stage", error.to_string()))?;
     let shown = plugin.component.display();
     let bytes = read(&plugin.component)
         .map_err(|error| wrong(".component", format!("`{shown}` cannot be read: {error}")))?;
+    let settings = settings(plugin, asked.runtime.memory_of(&bytes))
+        .map_err(|error| wrong(".stage", error.to_string()))?;
     let env = load.env(&format!("plugin/{name}"));
     let loaded = Loaded::load(asked.runtime, settings, &bytes, env)
         .map_err(|error| wrong(".component", format!("`{shown}` cannot be used: {error}")))?;
@@ -117,9 +116,9 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn limits(of: &PluginLimits, usual_memory: usize) -> Limits {
+fn limits(of: &PluginLimits, memory: usize) -> Limits {
     Limits {
-        memory: of.memory.unwrap_or(usual_memory),
+        memory,
         fuel_start: of.start_fuel,
         fuel_decide: of.decide_fuel,
         fuel_piece: of.piece_fuel,
