@@ -9,10 +9,11 @@ import signal
 import socket
 import ssl
 import tempfile
+import time
 from pathlib import Path
 
 from origin import Origin
-from support import ADIT, Daemon, Failed, check, free_port, listening, run, wait_for
+from support import ADIT, START_SECONDS, Daemon, Failed, check, free_port, listening, run, wait_for
 
 # The only name that every resolver maps to the loopback interface; tunnels live under `*.t.localhost`.
 HOST = "localhost"
@@ -94,13 +95,13 @@ class World:
             self._engine = Engine(self.scratch)
         return self._engine
 
-    def engine_apart(self, name, more, environment):
+    def engine_apart(self, name, more, environment, **options):
         """An engine with a folder of its own, settings and environment added, until the case ends."""
         directory = self.scratch / name
         directory.mkdir()
         for file in ("cert.pem", "key.pem", "jwt.secret"):
             shutil.copy2(self.scratch / file, directory / file)
-        engine = Engine(directory, more, environment)
+        engine = Engine(directory, more, environment, **options)
         self._of_case.append(engine)
         return engine
 
@@ -166,19 +167,25 @@ class World:
 class Engine(Daemon):
     """`adit engine` on a port of its own, with the configuration a user would write."""
 
-    def __init__(self, scratch, more="", environment=None):
-        """Runs in `scratch`, where the certificate and the secret are; `more` is added to the configuration."""
+    def __init__(self, scratch, more="", environment=None, seconds=START_SECONDS, checked=False):
+        """
+        Runs in `scratch`, where the certificate and the secret are; `more` is added to the configuration, which has
+        been `checked` before or is now.
+        """
         self.port = free_port()
         self.metrics_port = free_port()
         self.config = scratch / "engine.toml"
         self.config.write_text(ENGINE_TOML.format(host=HOST, port=self.port, metrics_port=self.metrics_port) + more)
-        run([ADIT, "engine", "check", "--config", self.config], cwd=scratch)
+        if not checked:
+            run([ADIT, "engine", "check", "--config", self.config], cwd=scratch, seconds=max(seconds, 30))
+        started = time.monotonic()
         super().__init__([ADIT, "engine", "--config", self.config], cwd=scratch, env=os.environ | (environment or {}))
         self.address = f"{HOST}:{self.port}"
         try:
-            wait_for("the engine to listen", lambda: self.alive() and listening(self.port))
+            wait_for("the engine to listen", lambda: self.alive() and listening(self.port), seconds)
         except Failed as error:
             raise Failed(f"{error}: {self.log()}") from error
+        self.started_in = time.monotonic() - started
         self.token = run([ADIT, "engine", "token", "--config", self.config], cwd=scratch).stdout.decode().strip()
         check(re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", self.token), "`adit engine token` printed no JWT")
 

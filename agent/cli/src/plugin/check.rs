@@ -130,16 +130,20 @@ pub(super) fn runtime() -> anyhow::Result<Runtime> {
 
 /// Loads a component as an engine would.
 pub(super) fn look(bytes: &[u8]) -> anyhow::Result<Report> {
+    let runtime = runtime()?;
     let settings = PluginSettings {
         name: "checked".to_owned(),
         stage: adit_filters::Stage::default(),
         grants: adit_wasm::Grants::default(),
-        limits: Limits::default(),
+        limits: Limits {
+            memory: runtime.memory_of(bytes),
+            ..Limits::default()
+        },
         reuse: 1,
     };
     let world = World::for_check().context("there is nothing to run it in")?;
     let env = world.load().env("plugin/checked");
-    let plugin = Plugin::load(&runtime()?, settings, bytes, env)
+    let plugin = Plugin::load(&runtime, settings, bytes, env)
         .map_err(|error: ComponentError| anyhow::anyhow!("{error}"))?;
     let component = plugin.component();
     let imports = component.imports();

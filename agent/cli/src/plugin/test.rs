@@ -13,7 +13,7 @@ use std::time::Duration;
 use adit_config::{Plugin as Table, Problem};
 use adit_proxy::engine::plugin_settings;
 use adit_proxy::env::{Load, World};
-use adit_wasm::{Limits, Plugin, Spent};
+use adit_wasm::{Plugin, Spent};
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde::Serialize;
@@ -147,13 +147,14 @@ impl Bench {
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         let table = Table::of_section(&section, &name, file.to_owned())
             .map_err(|problems| wrong(path, &problems))?;
-        let settings = plugin_settings(&table, Limits::default().memory)
+        let runtime = check::runtime()?;
+        let settings = plugin_settings(&table, runtime.memory_of(bytes))
             .map_err(|error| wrong(path, &[section.problem(Some("stage"), error.to_string())]))?;
         let world = World::for_check().context("there is nothing to run it in")?;
         let load = world.load();
         let env = load.env(&format!("plugin/{name}"));
         let spent = Arc::new(Spent::default());
-        let plugin = Plugin::load(&check::runtime()?, settings, bytes, env)
+        let plugin = Plugin::load(&runtime, settings, bytes, env)
             .map_err(|error| anyhow!("`{}` is not loadable: {error}", file.display()))?
             .counted(Arc::clone(&spent));
         Ok(Self {
