@@ -191,7 +191,7 @@ impl DatagramFlow {
                 },
                 datagram,
             )? {
-                Passage::Hold | Passage::Pace(_) => Err(FilterError::Trapped {
+                Passage::Hold | Passage::Pace(_) | Passage::Replace => Err(FilterError::Trapped {
                     reason: "a datagram cannot be held",
                 }),
                 other => Ok(other),
@@ -223,7 +223,7 @@ pub(crate) struct Step<R> {
 impl<R> Step<R> {
     /// Whether it did to the bytes what it said it would not: lengths announced before would be wrong.
     fn breaks_its_word(&self, passage: &Passage, before: usize, after: usize) -> bool {
-        let kept = before == after && !matches!(passage, Passage::Discard);
+        let kept = before == after && !matches!(passage, Passage::Discard | Passage::Replace);
         self.keeps_bytes && !self.weight.is_dry_run() && !kept
     }
 }
@@ -338,6 +338,11 @@ impl<R> Flow<R> {
                         )))
                     }
                 },
+                Ok(Passage::Replace) => {
+                    self.held = self.held.saturating_sub(running.held.len());
+                    running.held.clear();
+                    None
+                }
                 Ok(Passage::Discard) => {
                     self.held = self.held.saturating_sub(running.held.len());
                     running.held.clear();

@@ -55,6 +55,8 @@ pub enum Revision {
 pub enum Passage {
     /// What this filter holds, and then this piece, goes on.
     Forward,
+    /// This piece goes on in the place of what this filter holds. Not an answer to a datagram.
+    Replace,
     /// The same after this wait, counted from now; until then no further piece is asked for. Not an answer to a
     /// datagram.
     Pace(Duration),

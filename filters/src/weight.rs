@@ -129,7 +129,9 @@ impl Answer for Stay {
 impl Answer for Passage {
     fn said(&self) -> Said {
         match self {
-            Self::Forward | Self::Pace(_) | Self::Hold | Self::Discard => Said::Pass,
+            Self::Forward | Self::Replace | Self::Pace(_) | Self::Hold | Self::Discard => {
+                Said::Pass
+            }
             Self::Refuse(reason) => Said::Refuse(*reason, None),
             Self::Respond(reply) => Said::Respond(reply.status),
             Self::Close => Said::Close,

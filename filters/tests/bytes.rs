@@ -143,6 +143,19 @@ async fn pieces_are_held_released_dropped_changed_and_refused() {
             &["held", "held", "forward abc", "forward d"],
         ),
         (
+            "replaces what it held",
+            |_, cx, chunk| {
+                Ok(if cx.last {
+                    *chunk = Bytes::from_static(b"new");
+                    Passage::Replace
+                } else {
+                    Passage::Hold
+                })
+            },
+            &["a", "b", "c"],
+            &["held", "held", "forward new"],
+        ),
+        (
             "changes",
             |_, _, chunk| {
                 *chunk = chunk.to_ascii_uppercase().into();
