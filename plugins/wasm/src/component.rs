@@ -243,7 +243,7 @@ pub(crate) fn one_line(error: &wasmtime::Error) -> String {
     text.replace('\n', " ")
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().try_into().unwrap_or_default()
 }

@@ -108,7 +108,7 @@ impl Plugin {
 }
 
 impl Settings {
-    fn shared(&self, env: Env) -> Shared {
+    pub(crate) fn shared(&self, env: Env) -> Shared {
         let plugin = self.name.as_str().into();
         Shared::new(plugin, env, self.grants.clone(), self.limits)
     }

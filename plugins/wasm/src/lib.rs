@@ -17,6 +17,7 @@ mod host;
 mod inspect;
 mod instance;
 mod limits;
+pub mod module;
 mod needs;
 mod output;
 mod runtime;

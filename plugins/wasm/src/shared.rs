@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_filters::Env;
-use adit_filters::env::{Counter, Gauge, MetricsError};
+use adit_filters::env::{Counter, Gauge, Histogram, MetricsError, Reach};
 
 use crate::limits::Limits;
 use crate::spent::Spent;
@@ -26,6 +26,20 @@ pub struct Grants {
     pub allow_private_hosts: BTreeSet<String>,
     /// Whether it may say who a visitor is.
     pub establish_identity: bool,
+}
+
+impl Grants {
+    /// Where a request to this host (in lower case) may lead; none if the operator has not named it.
+    pub(crate) fn reach(&self, host: &str) -> Option<Reach> {
+        match (
+            self.allow_private_hosts.contains(host),
+            self.allow_hosts.contains(host),
+        ) {
+            (true, _) => Some(Reach::Named),
+            (false, true) => Some(Reach::Public),
+            (false, false) => None,
+        }
+    }
 }
 
 /// What all instances of one configured filter share.
@@ -118,6 +132,15 @@ impl Shared {
         let gauge = self.env.metrics.gauge(&named(name)?, HELP, &[LABEL])?;
         known.insert(name.to_owned(), Arc::clone(&gauge));
         Ok(gauge)
+    }
+
+    pub(crate) fn histogram(
+        &self,
+        name: &str,
+        buckets: &[f64],
+    ) -> Result<Arc<dyn Histogram>, MetricsError> {
+        let metrics = &self.env.metrics;
+        metrics.histogram(&named(name)?, HELP, &[LABEL], buckets)
     }
 }
 

@@ -48,31 +48,40 @@ impl State {
 
     /// Puts another path and query into the request.
     fn retarget(&mut self, path: &str, query: Option<&str>) -> Result<Result<(), FieldError>> {
-        let target = match query {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
-        };
-        let parsed = path
-            .starts_with('/')
-            .then(|| PathAndQuery::try_from(target))
-            .and_then(std::result::Result::ok)
-            // What the service might read otherwise than later filters do is refused, whoever wrote it.
-            .filter(|parsed| {
-                parsed.path() == path && parsed.query() == query && !is_ambiguous_path(path)
-            });
         let head = self.call.request.as_mut().ok_or_else(gone)?;
-        let Some(parsed) = parsed else {
-            return Ok(Err(FieldError::Invalid));
-        };
-        let mut parts = head.uri.clone().into_parts();
-        parts.path_and_query = Some(parsed);
-        Ok(match http::Uri::from_parts(parts) {
-            Ok(uri) => {
-                head.uri = uri;
-                Ok(())
-            }
-            Err(_) => Err(FieldError::Invalid),
+        Ok(match retarget(head, path, query) {
+            true => Ok(()),
+            false => Err(FieldError::Invalid),
         })
+    }
+}
+
+/// Puts another path and query into a request, unless they are none that a filter may ask for.
+#[must_use]
+pub fn retarget(head: &mut http::request::Parts, path: &str, query: Option<&str>) -> bool {
+    let target = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let parsed = path
+        .starts_with('/')
+        .then(|| PathAndQuery::try_from(target))
+        .and_then(std::result::Result::ok)
+        // What the service might read otherwise than later filters do is refused, whoever wrote it.
+        .filter(|parsed| {
+            parsed.path() == path && parsed.query() == query && !is_ambiguous_path(path)
+        });
+    let Some(parsed) = parsed else {
+        return false;
+    };
+    let mut parts = head.uri.clone().into_parts();
+    parts.path_and_query = Some(parsed);
+    match http::Uri::from_parts(parts) {
+        Ok(uri) => {
+            head.uri = uri;
+            true
+        }
+        Err(_) => false,
     }
 }
 

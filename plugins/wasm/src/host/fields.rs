@@ -31,18 +31,43 @@ const RESERVED: [&str; 13] = [
 /// Beginnings of names that are the edge's.
 const RESERVED_PREFIXES: [&str; 2] = ["x-forwarded-", "x-rstream-"];
 
+/// Why a filter may not change a field.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FieldRefused {
+    /// It is no name of a field.
+    Invalid,
+    /// It is the edge's.
+    Reserved,
+}
+
+impl From<FieldRefused> for FieldError {
+    fn from(refused: FieldRefused) -> Self {
+        match refused {
+            FieldRefused::Invalid => Self::Invalid,
+            FieldRefused::Reserved => Self::Reserved,
+        }
+    }
+}
+
 /// The name of a field that a filter may change.
-fn own(name: &str) -> std::result::Result<HeaderName, FieldError> {
-    let name = HeaderName::try_from(name).map_err(|_| FieldError::Invalid)?;
+///
+/// # Errors
+/// [`FieldRefused`].
+pub fn own_field(name: &str) -> std::result::Result<HeaderName, FieldRefused> {
+    let name = HeaderName::try_from(name).map_err(|_| FieldRefused::Invalid)?;
     let text = name.as_str();
     let reserved = RESERVED.contains(&text)
         || RESERVED_PREFIXES
             .iter()
             .any(|prefix| text.starts_with(prefix));
     match reserved {
-        true => Err(FieldError::Reserved),
+        true => Err(FieldRefused::Reserved),
         false => Ok(name),
     }
+}
+
+fn own(name: &str) -> std::result::Result<HeaderName, FieldError> {
+    Ok(own_field(name)?)
 }
 
 impl State {

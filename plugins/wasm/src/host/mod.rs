@@ -3,3 +3,6 @@
 mod context;
 mod fields;
 mod services;
+
+pub use context::retarget;
+pub use fields::{FieldRefused, own_field};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use adit_filters::env::{FetchError as Failed, HttpRequest, MetricsError, Reach, StoreError};
+use adit_filters::env::{FetchError as Failed, HttpRequest, MetricsError, StoreError};
 use bytes::Bytes;
 use http::{Method, Uri};
 use tracing::Level;
@@ -175,15 +175,8 @@ impl State {
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(invalid("the address is neither of http nor of https"));
         }
-        let grants = &self.shared.grants;
-        let reach = match (
-            grants.allow_private_hosts.contains(&host),
-            grants.allow_hosts.contains(&host),
-        ) {
-            (true, _) => Reach::Named,
-            (false, true) => Reach::Public,
-            (false, false) => return Err(FetchError::NotGranted),
-        };
+        let reach = self.shared.grants.reach(&host);
+        let reach = reach.ok_or(FetchError::NotGranted)?;
         let headers = convert::headers(request.headers, &self.shared.limits)
             .map_err(|error| FetchError::Invalid(error.detail()))?;
         Ok(HttpRequest {
