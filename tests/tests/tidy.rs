@@ -51,11 +51,15 @@ fn report(rule: &str, breaches: Vec<String>) {
 }
 
 /// Which crates a crate may name, from the table in ARCHITECTURE.md.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("config", &[]),
     ("filters", &["adit-config"]),
     ("plugins/native", &["adit-config", "adit-filters"]),
     ("plugins/wasm", &["adit-config", "adit-filters"]),
+    (
+        "plugins/proxy-wasm",
+        &["adit-config", "adit-filters", "adit-wasm"],
+    ),
     ("agent/protocol", &[]),
     ("agent/transport", &["adit-protocol"]),
     ("agent/sdk", &["adit-protocol", "adit-transport"]),
@@ -66,6 +70,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
             "adit-filters",
             "adit-plugins",
             "adit-protocol",
+            "adit-proxy-wasm",
             "adit-transport",
             "adit-wasm",
         ],

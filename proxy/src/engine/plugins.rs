@@ -1,4 +1,4 @@
-//! Plugins as a configuration wants them: kinds of filter made of components.
+//! Plugins as a configuration wants them: kinds of filter made of components, or of modules for proxy-wasm.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,7 +6,8 @@ use std::io::Read as _;
 use std::path::Path;
 
 use adit_config::{Plugin, PluginLimits, Problem, Wasm};
-use adit_filters::{Registry, Stage, UnknownStage};
+use adit_filters::{Factory, Registry, Stage, UnknownStage};
+use adit_proxy_wasm::is_proxy_wasm;
 use adit_wasm::{
     COMPONENT_BYTES_MAX, Grants, Limits, Plugin as Loaded, PluginSettings, Runtime, RuntimeError,
     Settings,
@@ -41,7 +42,7 @@ pub(super) fn add(
 ) -> Registry {
     for plugin in asked.plugins.values() {
         match one(&registry, &asked, plugin, load) {
-            Ok(loaded) => registry = registry.with_factory(Box::new(loaded)),
+            Ok(loaded) => registry = registry.with_factory(loaded),
             Err(problem) => problems.push(problem),
         }
     }
@@ -61,7 +62,7 @@ fn one(
     asked: &Asked<'_>,
     plugin: &Plugin,
     load: &Load,
-) -> Result<Loaded, Problem> {
+) -> Result<Box<dyn Factory>, Problem> {
     let name = &plugin.name;
     let wrong = |key: &str, text: String| (asked.problem)(&format!("plugin.{name}{key}"), text);
     if registry.find(name).is_some() {
@@ -73,11 +74,24 @@ fn one(
         .map_err(|error| wrong(".component", format!("`{shown}` cannot be read: {error}")))?;
     let settings = settings(plugin, asked.runtime.memory_of(&bytes))
         .map_err(|error| wrong(".stage", error.to_string()))?;
-    let env = load.env(&format!("plugin/{name}"));
-    let loaded = Loaded::load(asked.runtime, settings, &bytes, env)
-        .map_err(|error| wrong(".component", format!("`{shown}` cannot be used: {error}")))?;
+    let unusable = |text: String| wrong(".component", format!("`{shown}` cannot be used: {text}"));
+    let (loaded, sha256): (Box<dyn Factory>, _) = match is_proxy_wasm(&bytes) {
+        true => {
+            let loaded = adit_proxy_wasm::Plugin::load(asked.runtime, settings, &bytes)
+                .map_err(|error| unusable(error.to_string()))?;
+            let sha256 = loaded.sha256();
+            (Box::new(loaded), sha256)
+        }
+        false => {
+            let env = load.env(&format!("plugin/{name}"));
+            let loaded = Loaded::load(asked.runtime, settings, &bytes, env)
+                .map_err(|error| unusable(error.to_string()))?;
+            let sha256 = loaded.component().sha256;
+            (Box::new(loaded), sha256)
+        }
+    };
     if let Some(pinned) = &plugin.sha256 {
-        let found = hex::encode(loaded.component().sha256);
+        let found = hex::encode(sha256);
         if !pinned.eq_ignore_ascii_case(&found) {
             let text = format!("`{shown}` is another file: its SHA-256 is {found}");
             return Err(wrong(".sha256", text));

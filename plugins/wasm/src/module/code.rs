@@ -9,6 +9,7 @@ use super::imports::Imports;
 use super::{Kept, Params, Results};
 use crate::component::{COMPONENT_BYTES_MAX, one_line, sha256};
 use crate::limits::Limits;
+use crate::needs::Needs;
 use crate::runtime::{Pool, Runtime};
 
 /// Why a core module cannot be used.
@@ -68,7 +69,7 @@ impl<H: Send + 'static> Module<H> {
             return Err(ModuleError::TooLarge);
         }
         let pool = runtime
-            .pool(limits.memory)
+            .pool(limits.memory, &Needs::of(bytes))
             .ok_or_else(|| ModuleError::Memory {
                 asked: limits.memory,
                 max: runtime.memory_max(),
