@@ -249,7 +249,7 @@ mod tests {
                 let path = folder.join(&name);
                 match entry.file_type().unwrap().is_dir() {
                     true if name != "target" => open.push(path),
-                    false if name != "Cargo.lock" => {
+                    false if name != "Cargo.lock" && !name.starts_with('.') => {
                         found.push(path.to_str().unwrap().to_owned());
                     }
                     _ => {}
