@@ -17,7 +17,7 @@ use adit_tests::guests::guest;
 use tokio::net::TcpListener;
 
 /// Little of everything, so that a test reaches it soon.
-const LIMITS: &str = "limits = { wait = \"500ms\", memory = \"4MiB\", decide-fuel = 3000000, piece-fuel = 3000000, \
+const LIMITS: &str = "limits = { wait = \"500ms\", memory = \"3MiB\", decide-fuel = 3000000, piece-fuel = 3000000, \
                       start-fuel = 30000000, log-lines = 50, reply-bytes = \"1MiB\", variable-bytes = \"4KiB\" }";
 
 fn rules(filter: &str, more: &str) -> String {

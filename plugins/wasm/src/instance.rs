@@ -1,6 +1,8 @@
 //! One instance of a component, and how long and how much it may work.
 
+use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 
 use adit_filters::FilterError;
 use futures_util::FutureExt as _;
@@ -123,10 +125,19 @@ impl Instance {
         let limit = shared.limits.wait;
         let answer = {
             let Self { store, linked, .. } = self;
-            let asked = std::pin::pin!(hook(store, linked));
-            match select(asked, shared.env.clock.sleep(limit)).await {
-                Either::Left((answer, _)) => answer.map_err(|error| failed(&error)),
-                Either::Right(((), _)) => Err(FilterError::Plugin {
+            let mut asked = std::pin::pin!(hook(store, linked));
+            // Nearly all answer at once, and need no timer.
+            let at_once = poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx))).await;
+            let answer = match at_once {
+                Poll::Ready(answer) => Some(answer),
+                Poll::Pending => match select(asked, shared.env.clock.sleep(limit)).await {
+                    Either::Left((answer, _)) => Some(answer),
+                    Either::Right(((), _)) => None,
+                },
+            };
+            match answer {
+                Some(answer) => answer.map_err(|error| failed(&error)),
+                None => Err(FilterError::Plugin {
                     reason: format!("it did not answer within {limit:?}"),
                 }),
             }
@@ -182,6 +193,10 @@ pub(crate) fn failed(error: &wasmtime::Error) -> FilterError {
     let reason = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => "it worked longer than its fuel lasts".to_owned(),
         Some(Trap::StackOverflow) => "its stack overflowed".to_owned(),
+        // What a language keeps on a stack of its own lies at the beginning of memory: it overflows to below that.
+        Some(Trap::MemoryOutOfBounds) => {
+            "it reached outside its memory: by mistake, or its stack overflowed".to_owned()
+        }
         Some(Trap::UnreachableCodeReached) => "it panicked".to_owned(),
         Some(trap) => format!("it trapped: {trap}"),
         None => one_line(error),

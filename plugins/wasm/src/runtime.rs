@@ -25,7 +25,11 @@ const COMPONENT_BYTES: usize = 1 << 20;
 /// Tables that one component may have: its own, and one for what adapts it to the interfaces.
 const TABLES: u32 = 4;
 
-/// Memory of a used place that is zeroed rather than given back: mapping it anew costs more.
+/// Memory of a used place that is put back into its first state rather than given back: mapping it anew costs more than
+/// all the rest of an instance. What our own build makes fits.
+///
+/// Asking the system which pages were written (`pagemap_scan`) would cost less for large memories, but wasmtime 48 takes
+/// a page that was swapped out meanwhile for one that was not written, and the next instance finds it as it was left.
 const KEPT_BYTES: usize = 128 << 10;
 
 /// How many instances there may be, and how large.
@@ -217,7 +221,6 @@ impl Pool {
             .table_elements(shape.table)
             .max_memory_size(shape.memory)
             .linear_memory_keep_resident(KEPT_BYTES)
-            .async_stack_keep_resident(KEPT_BYTES)
             .table_keep_resident(KEPT_BYTES);
         let mut config = Config::new();
         config
