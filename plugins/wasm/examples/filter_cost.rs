@@ -2,7 +2,7 @@
 //! --release --target wasm32-wasip2` in `plugins/examples`, or with the folder of the built examples as its argument.
 //!
 //! A request and its response go through a chain in this process, and through one without the filter; the difference is
-//! the filter's. The least and the median of many batches are printed: the least is what it costs on a machine that does
+//! the filter's. A second argument picks the lines that have it in them. The least and the median of many batches are printed: the least is what it costs on a machine that does
 //! nothing else.
 
 use std::error::Error;
@@ -188,6 +188,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "/../examples/target/wasm32-wasip2/release"
     );
     let folder = std::env::args_os().nth(1).map(PathBuf::from);
+    // Only lines with this in them.
+    let only = std::env::args().nth(2).unwrap_or_default();
     let guests = Guests {
         runtime: Runtime::new(&Settings::default())?,
         folder: folder.unwrap_or_else(|| Path::new(built).to_owned()),
@@ -216,14 +218,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     ];
     for (what, name, table) in filters {
         for (how, reuse) in [("fresh", 1), ("reused", u32::MAX)] {
-            let bench = guests.bench(name, table, reuse, CALLS).await?;
-            let cost = bench.cost().await?;
-            cost.print(&format!("{what}, {how}"), none);
+            let line = format!("{what}, {how}");
+            if line.contains(&only) {
+                let bench = guests.bench(name, table, reuse, CALLS).await?;
+                bench.cost().await?.print(&line, none);
+            }
         }
     }
     for (what, name) in [("time", "calls"), ("a field", "read")] {
-        let (many, few) = guests.call(name).await?;
-        many.print(&format!("one call of the host, asking for {what}"), few);
+        let line = format!("one call of the host, asking for {what}");
+        if line.contains(&only) {
+            let (many, few) = guests.call(name).await?;
+            many.print(&line, few);
+        }
     }
     Ok(())
 }
