@@ -54,6 +54,12 @@ const LOCK: &str = include_str!(concat!(
     "/../../plugins/examples/Cargo.lock"
 ));
 
+/// How they are linked: a dependency cannot say that.
+const SETTINGS: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../plugins/examples/.cargo/config.toml"
+));
+
 /// Words of Rust, and folders and crates of the compiler's own: no package can be called so.
 const TAKEN: &str = "abstract alloc as async await become box break build const continue core crate deps do dyn else \
     enum examples extern false final fn for gen if impl in incremental let loop macro match mod move mut override priv \
@@ -71,6 +77,7 @@ pub(super) fn files(name: &str) -> anyhow::Result<Vec<File>> {
         ("cases.toml", include_str!("rust/cases.toml")),
         ("README.md", include_str!("rust/readme.md")),
         (".gitignore", include_str!("rust/gitignore")),
+        (".cargo/config.toml", SETTINGS),
     ];
     let own = own.map(|(path, text)| File::new(path, text.replace("{{name}}", name)));
     let vendored = SOURCES
