@@ -1,4 +1,4 @@
-//! Sixteen tunnels of one engine, two in each of two projects for each kind of proof, and what opens each.
+//! Twenty tunnels of one engine, two in each of two projects for each kind of proof, and what opens each.
 
 use std::fmt;
 use std::fs;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use adit_agent::{Client, TunnelOptions};
 use adit_plugins::identity::token::{Claims, Resources};
+use aws_lc_rs::digest;
 use rustls::ClientConfig;
 use serde_json::json;
 
@@ -13,6 +14,7 @@ use crate::account;
 use crate::browser::{Browser, solved};
 use crate::certificate::{ClientCertificate, bare};
 use crate::engine::{Arrived, TestEngine};
+use crate::guests::guest;
 
 /// The projects and where their agents dial.
 const PROJECTS: [(&str, &str); 2] = [("default", "0a1b2c3d"), ("other", "0a1b2c3e")];
@@ -30,14 +32,17 @@ pub enum Kind {
     Session,
     Certificate,
     Challenge,
+    /// A key that a plugin knows, which is all that stands before the tunnel.
+    Key,
 }
 
 /// All of them.
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind::Token,
     Kind::Session,
     Kind::Certificate,
     Kind::Challenge,
+    Kind::Key,
 ];
 
 /// One tunnel.
@@ -62,6 +67,7 @@ enum Shown {
     Query(String),
     Cookies(String),
     Certificate(ClientCertificate),
+    Key(String),
 }
 
 /// What opens one tunnel, and there both paths or only the first.
@@ -78,6 +84,7 @@ impl fmt::Display for Proof {
             Shown::Query(_) => "the query token",
             Shown::Cookies(_) => "the cookies",
             Shown::Certificate(_) => "the certificate",
+            Shown::Key(_) => "the key",
         })
     }
 }
@@ -85,7 +92,7 @@ impl fmt::Display for Proof {
 impl Proof {
     /// Whether it counts for the first path alone.
     pub fn one_path(&self) -> bool {
-        !matches!(self.shown, Shown::Cookies(_))
+        !matches!(self.shown, Shown::Cookies(_) | Shown::Key(_))
     }
 
     /// The request target for a path.
@@ -101,6 +108,7 @@ impl Proof {
         match &self.shown {
             Shown::Bearer(token) => Some(("authorization", format!("Bearer {token}"))),
             Shown::Cookies(cookies) => Some(("cookie", cookies.clone())),
+            Shown::Key(key) => Some(("x-api-key", key.clone())),
             Shown::Query(_) | Shown::Certificate(_) => None,
         }
     }
@@ -150,9 +158,31 @@ impl Site {
             "credentials = \"credentials.toml\"\n[login]\naccounts = \"accounts.toml\"\n\
              [challenge]\nbits = 6\n"
                 .to_owned();
+        more += &format!(
+            "[plugin.api-key]\ncomponent = {:?}\nstage = \"identity\"\nestablish-identity = true\n",
+            guest("api_key")
+        );
+        let mut policies = String::new();
         for (project, endpoint) in PROJECTS {
             more += &format!("[project.{project}]\nendpoints = [{endpoint:?}]\n");
+            for name in NAMES.map(|name| named(Kind::Key, name)) {
+                let policy = format!("{project}-{name}");
+                more += &format!(
+                    "[[project.{project}.tunnels]]\nname = {name:?}\npolicies = [{policy:?}]\n"
+                );
+                // Whoever tries is at one address.
+                let digest = digest::digest(&digest::SHA256, key(project, &name).as_bytes());
+                let digest: String = digest
+                    .as_ref()
+                    .iter()
+                    .map(|octet| format!("{octet:02x}"))
+                    .collect();
+                policies += &format!(
+                    "[policy.{policy}]\nfilters = [{{ use = \"api-key\", tries = 100000, keys = {{ ada = {digest:?} }} }}]\n"
+                );
+            }
         }
+        more += &policies;
         let engine = TestEngine::start_in(folder, &more).await;
 
         let mut places = Vec::new();
@@ -195,12 +225,18 @@ fn named(kind: Kind, name: &str) -> String {
     format!("{kind:?}-{name}").to_lowercase()
 }
 
+/// The key of a tunnel that asks for one.
+fn key(project: &str, name: &str) -> String {
+    format!("the key of {name} of {project}")
+}
+
 fn options(kind: Kind) -> TunnelOptions {
     TunnelOptions::http().with(|asked| match kind {
         Kind::Token => asked.token_auth = Some(true),
         Kind::Session => asked.rstream_auth = Some(true),
         Kind::Certificate => asked.mtls_auth = Some(true),
         Kind::Challenge => asked.challenge_mode = Some(true),
+        Kind::Key => {}
     })
 }
 
@@ -238,6 +274,7 @@ async fn proofs(
                 )));
             }
             Kind::Certificate => add(Shown::Certificate(certificates.next().unwrap())),
+            Kind::Key => add(Shown::Key(key(place.project, &place.name))),
             Kind::Challenge => {
                 let url = browser.url(&place.host, "/");
                 let page = browser.open(&url).await;

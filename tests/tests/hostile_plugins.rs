@@ -233,8 +233,8 @@ async fn when_all_places_are_taken_others_are_told_to_come_again() {
 }
 
 #[tokio::test]
-async fn what_begins_with_much_has_places_of_its_own() {
-    for (wasm, large) in [("instance-memory = \"4MiB\"", true), ("", false)] {
+async fn what_may_have_more_than_usual_has_places_of_its_own() {
+    for (wasm, large) in [("instance-memory = \"2MiB\"", true), ("", false)] {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
         let filter = format!(", what = \"hang\", url = \"http://127.0.0.1:{port}/\"");

@@ -17,14 +17,14 @@ use rustls::AlertDescription;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// How many tunnels there are.
-const PLACES: usize = 16;
+const PLACES: usize = 20;
 
 /// How many proofs: one of each tunnel, and each of the four tokens in two ways.
-const PROOFS: usize = 20;
+const PROOFS: usize = 24;
 
 /// How often a proof is at its own tunnel and path: with a token (in two ways) or a certificate at one path, with
-/// cookies at two.
-const AT_HOME: usize = 4 * 2 + 4 + 4 * 2 + 4 * 2;
+/// cookies and keys at two.
+const AT_HOME: usize = 4 * 2 + 4 + 4 * 2 + 4 * 2 + 4 * 2;
 
 /// A text message of two letters (RFC 6455 §5.2), which comes back as it is.
 const MESSAGE: [u8; 8] = [0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2];
@@ -64,6 +64,8 @@ fn expected(site: &Site, proof: &Proof, at: usize, path: &str, what: What, on: C
         // edge behaviour §7.2: a token that counts elsewhere is 403, no token is 401.
         (Kind::Token, _) if same_kind => Came::Refused(403),
         (Kind::Token, _) => Came::Refused(401),
+        // What the plugin says of a key it does not know, and of none.
+        (Kind::Key, _) => Came::Refused(401),
         // §7.6: pages are sent to sign in, nothing else is.
         (Kind::Session, What::Page) => Came::Refused(302),
         (Kind::Session, What::Socket) => Came::Refused(401),
@@ -262,8 +264,10 @@ async fn over_connections_of_others(what: What) {
         for own in &site.proofs {
             let place = &site.places[own.home];
             let certificate = place.kind == Kind::Certificate;
-            // A pass is no proof of who one is, so it is no conflict with a certificate that lets in.
-            if own.home == proof.home || (certificate && home.kind == Kind::Challenge) {
+            // A pass is no proof of who one is, and a plugin's key is its own affair: neither is a conflict with a
+            // certificate that lets in.
+            let is_conflict = !matches!(home.kind, Kind::Challenge | Kind::Key);
+            if own.home == proof.home || (certificate && !is_conflict) {
                 continue;
             }
             connections += 1;
@@ -287,8 +291,9 @@ async fn over_connections_of_others(what: What) {
             tally.hold(&site, twin, Came::Passed, came).await;
         }
     }
-    // Tokens meet all but the two of their own tunnel, sessions all but their own, passes also not the certificates.
-    assert_eq!(connections, 8 * 18 + 4 * 19 + 4 * 15);
+    // Tokens meet all but the two of their own tunnel, sessions all but their own, passes and keys also not the
+    // certificates.
+    assert_eq!(connections, 8 * 22 + 4 * 23 + 8 * 19);
     let must = Tally {
         asked: connections * 4,
         passed: connections * 2,

@@ -485,6 +485,13 @@ async fn forms_are_taken_from_pages_of_the_engine_alone() {
         assert_eq!(answer.status, *status, "{fields:?}: {answer:#?}");
         assert_eq!(answer.refresh().is_some(), *status == 200);
     }
+    // Who has signed in is let in anew by a page that is opened, and by none that is part of another.
+    let enter = browser.url(ENGINE_HOST, "/rstream/auth");
+    for (mode, status) in [("navigate", 200), ("no-cors", 400), ("cors", 400)] {
+        let fields: &Fields<'_> = &[("Sec-Fetch-Mode", mode)];
+        let answer = browser.ask("GET", &enter, fields, "").await;
+        assert_eq!(answer.status, status, "{mode}: {answer:#?}");
+    }
     // Another browser's token is none.
     let mut other = Browser::new(&engine);
     other.open(&other.url(&host, "/")).await;

@@ -151,7 +151,10 @@ async fn a_component_is_swapped_under_load_and_nobody_is_turned_away() {
         counts[request] += 1;
         if counts == [EACH, 0] {
             fs::write(&file, &next).unwrap();
-            tokio::task::block_in_place(|| engine.engine.reload().unwrap());
+            engine
+                .engine
+                .reload_and_log("the next version is there")
+                .await;
         }
     }
     drop(answered);

@@ -65,7 +65,7 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A call that nobody waits for.
-    Call(Which, Outgoing),
+    Call(Which, Box<Outgoing>),
     /// Something waits in a queue.
     Queue(u32),
 }

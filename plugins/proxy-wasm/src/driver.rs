@@ -43,7 +43,7 @@ pub(crate) async fn drive(filter: Weak<Filter>) {
             while let Some(event) = filter.common.next_event() {
                 match event {
                     Event::Call(which, call) if calls.len() < CALLS_MAX => {
-                        calls.push(fetch(&filter, which, call));
+                        calls.push(fetch(&filter, which, *call));
                     }
                     Event::Call(which, call) => {
                         arrived(&filter, (which, call.context, call.token, None));

@@ -137,7 +137,7 @@ impl Vm {
             if call.context == ROOT {
                 self.host().root_calls += 1;
             }
-            self.common.tell(Event::Call(which, call));
+            self.common.tell(Event::Call(which, Box::new(call)));
         }
         for id in std::mem::take(&mut self.host().done) {
             self.delete(id)?;

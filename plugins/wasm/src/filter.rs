@@ -89,9 +89,9 @@ impl Filter {
         }
     }
 
-    /// Keeps an instance for the next hook, if it may serve one more.
+    /// Keeps an instance for the next hook, if it may serve one more, and as long as others find places too.
     fn put_back(&self, instance: Instance) {
-        if instance.uses < self.reuse {
+        if instance.uses < self.reuse && self.component.pool.has_room() {
             let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
             ready.push(instance);
         }

@@ -19,6 +19,9 @@ use crate::state::State;
 /// A component that begins with more than one in so many parts of a usual instance's memory is a large one.
 const LARGE_PART: usize = 4;
 
+/// Instances keep their places beyond a hook while one in so many parts of all is free.
+const ROOM_PART: usize = 4;
+
 /// Bytes of bookkeeping that one component instance may need.
 const COMPONENT_BYTES: usize = 1 << 20;
 
@@ -255,6 +258,11 @@ impl Pool {
     pub(crate) fn compiled(&self) -> MutexGuard<'_, HashMap<[u8; 32], Weak<Code>>> {
         // Every update is whole before anything can panic.
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether so many places are free that instances may keep theirs while they have nothing to do.
+    pub(crate) fn has_room(&self) -> bool {
+        self.places.available_permits() >= self.count as usize / ROOM_PART
     }
 
     /// A place for an instance; else how many there are, all of them taken.

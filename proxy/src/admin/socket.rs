@@ -127,9 +127,18 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether this user may ask: the engine's own, and root.
+fn may_ask(uid: u32) -> bool {
+    [nix::unistd::geteuid().as_raw(), 0].contains(&uid)
+}
+
 async fn converse(stream: UnixStream, engine: Arc<Inner>) {
     let conversation = async {
         let asked_by = stream.peer_cred().ok().map(|peer| peer.uid());
+        // Whoever found the file before its mode was set does not get in by that.
+        if asked_by.is_some_and(|uid| !may_ask(uid)) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let (reader, mut writer) = stream.into_split();
         let reply = match line(reader).await? {
             None => return Ok(()),
@@ -170,6 +179,13 @@ mod tests {
         assert!(matches!(Socket::bind(&path), Err(BindError::Taken { .. })));
         drop(socket);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn nobody_but_the_engine_s_own_user_and_root_may_ask() {
+        let own = nix::unistd::geteuid().as_raw();
+        assert!(may_ask(own) && may_ask(0));
+        assert!(!may_ask(own.wrapping_add(1).max(1)));
     }
 
     #[tokio::test]

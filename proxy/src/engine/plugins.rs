@@ -130,9 +130,9 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn limits(of: &PluginLimits, memory: usize) -> Limits {
+fn limits(of: &PluginLimits, usual_memory: usize) -> Limits {
     Limits {
-        memory,
+        memory: of.memory.unwrap_or(usual_memory),
         fuel_start: of.start_fuel,
         fuel_decide: of.decide_fuel,
         fuel_piece: of.piece_fuel,

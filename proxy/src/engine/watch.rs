@@ -61,7 +61,10 @@ mod tests {
             file(
                 move || Some(path.clone()),
                 receiver,
-                move || std::future::ready(noticed.notify_one()),
+                move || {
+                    noticed.notify_one();
+                    std::future::ready(())
+                },
             )
         });
         tokio::time::advance(INTERVAL / 2).await;

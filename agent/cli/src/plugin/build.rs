@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::check::{self, Report};
 use super::language::Language;
+use crate::terminal::clean;
 
 /// Build the filter in a folder, and check it
 #[derive(Debug, Args)]
@@ -33,7 +34,7 @@ pub(super) fn build(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     let report = match check::look(&bytes) {
         Ok(report) => report,
         Err(error) => {
-            println!("{shown}: not loadable: {error}");
+            println!("{shown}: not loadable: {}", clean(&error.to_string()));
             return Ok(ExitCode::FAILURE);
         }
     };

@@ -58,6 +58,14 @@ struct Stages {
     advice: &'static str,
 }
 
+/// A report on a component that can be used.
+#[derive(Serialize)]
+struct Loadable<'a> {
+    loadable: bool,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
 #[derive(Debug, Serialize)]
 struct Imported {
     interface: String,
@@ -85,9 +93,11 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let shown = clean(&args.file.display().to_string());
     match look(&bytes) {
         Ok(report) if args.json => {
-            let mut value = serde_json::to_value(&report)?;
-            value["loadable"] = true.into();
-            println!("{}", serde_json::to_string_pretty(&value)?);
+            let loadable = Loadable {
+                loadable: true,
+                report: &report,
+            };
+            println!("{}", serde_json::to_string_pretty(&loadable)?);
             Ok(ExitCode::SUCCESS)
         }
         Ok(report) => {
@@ -156,13 +166,13 @@ pub(super) fn look(bytes: &[u8]) -> anyhow::Result<Report> {
     if uses("http-client", "fetch") {
         grants.push(Grant {
             key: "allow-hosts",
-            why: "it sends requests of its own: name the hosts (`allow-private-hosts` for those in the house)",
+            why: "it can send requests of its own: name the hosts (`allow-private-hosts` for those in the house)",
         });
     }
     if uses("context", "[method]exchange.establish-identity") {
         grants.push(Grant {
             key: "establish-identity",
-            why: "it says who visitors are",
+            why: "it can say who visitors are",
         });
     }
     let phases = component.phases();
@@ -210,7 +220,7 @@ fn settings_of(schema: &Value) -> Vec<Setting> {
     let properties = properties.into_iter().flatten();
     let settings = properties.map(|(key, of)| Setting {
         required: required.contains(&key.as_str()),
-        kind: kind(of, schema),
+        kind: kind(of, schema, KIND_DEPTH),
         about: of
             .get("description")
             .and_then(Value::as_str)
@@ -222,13 +232,16 @@ fn settings_of(schema: &Value) -> Vec<Setting> {
     settings
 }
 
+/// How deep lists of lists are told of: schemas come from strangers.
+const KIND_DEPTH: usize = 3;
+
 /// What a key holds, in a few words.
-fn kind(of: &Value, schema: &Value) -> String {
+fn kind(of: &Value, schema: &Value, depth: usize) -> String {
     if let Some(place) = of.get("$ref").and_then(Value::as_str) {
         let found = schema.pointer(place.trim_start_matches('#'));
         // One step: what refers on is named by where it leads.
         return match found.filter(|found| found.get("$ref").is_none()) {
-            Some(found) => kind(found, &Value::Null),
+            Some(found) => kind(found, &Value::Null, depth),
             None => place.rsplit('/').next().unwrap_or_default().to_owned(),
         };
     }
@@ -247,8 +260,8 @@ fn kind(of: &Value, schema: &Value) -> String {
     };
     let names = names.iter().map(|name| match *name {
         "array" => match of.get("items") {
-            Some(items) => format!("list of {}", kind(items, schema)),
-            None => "list".to_owned(),
+            Some(items) if depth > 0 => format!("list of {}", kind(items, schema, depth - 1)),
+            _ => "list".to_owned(),
         },
         "object" => "table".to_owned(),
         other => other.to_owned(),

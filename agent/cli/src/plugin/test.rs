@@ -118,7 +118,7 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
 /// Every problem of the file on a line of its own, and how many there are.
 fn wrong(path: &Path, problems: &[Problem]) -> anyhow::Error {
     for problem in problems {
-        eprintln!("{problem}");
+        eprintln!("{}", clean(&problem.to_string()));
     }
     let shown = path.display();
     match problems.len() {
@@ -155,7 +155,10 @@ impl Bench {
         let env = load.env(&format!("plugin/{name}"));
         let spent = Arc::new(Spent::default());
         let plugin = Plugin::load(&runtime, settings, bytes, env)
-            .map_err(|error| anyhow!("`{}` is not loadable: {error}", file.display()))?
+            .map_err(|error| {
+                let why = clean(&error.to_string());
+                anyhow!("`{}` is not loadable: {why}", file.display())
+            })?
             .counted(Arc::clone(&spent));
         Ok(Self {
             plugin,
@@ -217,9 +220,9 @@ impl Bench {
         for request in stubs.missing() {
             judge.unexpected("request of its own without a stub", request);
         }
-        // What fails in a phase that decides is in its verdict. The log decides nothing.
+        // A failure refuses, but is no refusal: it is one only where the case expects that very reason.
         if let Some(failure) = self.spent.take_failure()
-            && !matches!(came.verdict, Verdict::Refuse(_))
+            && !is_expected(case, &came.verdict, &failure)
         {
             judge.unexpected("failure", failure);
         }
@@ -234,6 +237,14 @@ impl Bench {
             log,
         })
     }
+}
+
+/// Whether a failure is what the case names the reason of.
+fn is_expected(case: &Case, verdict: &Verdict, failure: &str) -> bool {
+    let Verdict::Refuse(refusal) = verdict else {
+        return false;
+    };
+    case.expect.reason.is_some() && refusal.detail.as_deref() == Some(failure)
 }
 
 fn told(report: &Report) -> String {

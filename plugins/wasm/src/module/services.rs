@@ -21,7 +21,7 @@ impl Services {
     /// For a filter of this plugin.
     #[must_use]
     pub fn new(settings: &Settings, env: Env) -> Self {
-        Self(settings.shared(env))
+        Self(Arc::new(settings.shared(env)))
     }
 
     /// The name of the plugin.

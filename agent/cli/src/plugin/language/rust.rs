@@ -106,9 +106,6 @@ struct Package {
 /// The lock of a new project: of ours, what the guest crate is built of.
 fn lock(name: &str) -> anyhow::Result<String> {
     let Lock { version, package } = toml::from_str(LOCK).context("the lock of the examples")?;
-    if package.iter().any(|package| package.name == name) {
-        bail!("`{name}` is a crate that filters are made of, use another name");
-    }
     let mut needed = BTreeSet::new();
     let mut open = vec!["adit-guest".to_owned()];
     while let Some(next) = open.pop() {
@@ -120,6 +117,9 @@ fn lock(name: &str) -> anyhow::Result<String> {
                 open.extend(package.dependencies.iter().cloned());
             }
         }
+    }
+    if needed.iter().any(|(needed, _)| needed == name) {
+        bail!("`{name}` is a crate that filters are made of, use another name");
     }
     let new = Package {
         name: name.to_owned(),

@@ -139,7 +139,10 @@ pub(super) async fn send(chain: &Chain, case: &Case) -> anyhow::Result<Came> {
                 .filter(|_| !known)
                 .map(|identity| identity.subject.clone());
             came.verdict = match decision {
-                Decision::Pass { upgrade: true } => Verdict::Upgrade,
+                Decision::Pass { upgrade: true } => {
+                    came.request = Some((head, Vec::new()));
+                    Verdict::Upgrade
+                }
                 Decision::Pass { upgrade: false } => {
                     let sent =
                         carried(chain.request_body(&exchange), &exchange, &case.request.body);

@@ -90,6 +90,11 @@ impl Desk {
             _ => (false, false),
         };
         let mut reply = match path {
+            _ if is_embedded(request.headers()) => pages::problem(
+                StatusCode::BAD_REQUEST,
+                "This page stands alone",
+                "Open the address of the tunnel you want to get to in a tab of its own.",
+            ),
             "/rstream/auth" if get => self.enter(&request).await,
             "/rstream/auth/provider" if get => self.ask_provider(&request).await,
             RETURN_PATH if get => self.back_from_provider(&request, from).await,
@@ -427,6 +432,12 @@ impl Desk {
 /// The browser's own cookie on the engine's host.
 pub(super) fn visit_of(headers: &HeaderMap) -> Option<&str> {
     cookies::one(headers, cookies::VISIT).filter(|id| is_id(id))
+}
+
+/// Whether another page asks for this to be part of itself, such as an image: nobody would see what comes of it.
+fn is_embedded(headers: &HeaderMap) -> bool {
+    let mode = headers.get("sec-fetch-mode");
+    mode.is_some_and(|mode| mode != "navigate")
 }
 
 /// Whether a form comes from a page of the same origin, as far as the browser says.
