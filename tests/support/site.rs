@@ -168,7 +168,7 @@ impl Site {
             for name in NAMES.map(|name| named(Kind::Key, name)) {
                 let policy = format!("{project}-{name}");
                 more += &format!(
-                    "[[project.{project}.tunnels]]\nname = {name:?}\npolicies = [{policy:?}]\n"
+                    "[[project.{project}.tunnels]]\nmatch = {{ name = {name:?} }}\npolicies = [{policy:?}]\n"
                 );
                 // Whoever tries is at one address.
                 let digest = digest::digest(&digest::SHA256, key(project, &name).as_bytes());
