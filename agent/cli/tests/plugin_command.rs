@@ -25,10 +25,15 @@ use support::{adit, connect, output, service};
 static MADE: LazyLock<Made> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let new = output(plugin(folder.path()).args(["new", "only-browsers"]));
-    let project = folder.path().join("only-browsers");
     let build = output(building(folder.path()).args(["build", "only-browsers"]));
+    // Nobody takes a static away: what stays is below the target folder, which is cargo's to remove.
+    let project = Path::new(env!("CARGO_TARGET_TMPDIR")).join("only-browsers");
+    fs::create_dir_all(&project).unwrap();
+    for name in ["only-browsers.wasm", "cases.toml", "Cargo.lock"] {
+        let made = folder.path().join("only-browsers").join(name);
+        fs::copy(made, project.join(name)).unwrap();
+    }
     Made {
-        _folder: folder,
         project,
         new,
         build,
@@ -36,7 +41,6 @@ static MADE: LazyLock<Made> = LazyLock::new(|| {
 });
 
 struct Made {
-    _folder: tempfile::TempDir,
     project: PathBuf,
     /// What was said.
     new: String,
@@ -401,10 +405,26 @@ fn a_mistake_in_the_cases_is_told_with_its_position() {
             &format!("[plugin]\nallow-hosts = [\"https://a.test\"]\n{CASE}"),
             "cases.toml:2:15: plugin.allow-hosts: `https://a.test` is not a host",
         ),
+        (
+            &format!("[plugin]\nsha256 = \"{}\"\n{CASE}", "0".repeat(64)),
+            "cases.toml:2:10: plugin.sha256: ",
+        ),
     ] {
         let said = tried(1, &component, cases, &[]);
         assert!(said.contains(why), "{why}: {said}");
         assert!(said.contains(" with `cases.toml`"), "{said}");
+    }
+    // An error is no refusal, unless the case expects that error.
+    for (status, reason) in [
+        (1, ""),
+        (1, ", reason = \"policy\""),
+        (0, ", reason = \"plugin\""),
+    ] {
+        let cases = format!(
+            "[config]\nwhat = \"panic\"\n[[case]]\nname = \"one\"\nexpect = {{ verdict = \"refuse\"{reason} }}\n"
+        );
+        let said = tried(status, &guest("hostile"), &cases, &[]);
+        assert_eq!(said.contains("it panicked"), status == 1, "{said}");
     }
     // A request that no edge would let as far as a filter is no case.
     let cases = format!(

@@ -148,8 +148,14 @@ impl Bench {
         let table = Table::of_section(&section, &name, file.to_owned())
             .map_err(|problems| wrong(path, &problems))?;
         let runtime = check::runtime()?;
-        let settings = plugin_settings(&table, runtime.memory_of(bytes))
+        let mut settings = plugin_settings(&table, runtime.memory_of(bytes))
             .map_err(|error| wrong(path, &[section.problem(Some("stage"), error.to_string())]))?;
+        // What is limited is lines in a second, and cases take next to no time.
+        let repeats = cases.cases.iter().map(|case| case.repeat.0).max();
+        settings.limits.log_lines = settings
+            .limits
+            .log_lines
+            .saturating_mul(repeats.unwrap_or(1));
         let world = World::for_check().context("there is nothing to run it in")?;
         let load = world.load();
         let env = load.env(&format!("plugin/{name}"));
@@ -160,6 +166,15 @@ impl Bench {
                 anyhow!("`{}` is not loadable: {why}", file.display())
             })?
             .counted(Arc::clone(&spent));
+        let sha256 = super::hexadecimal(&plugin.component().sha256);
+        let is_another = |pinned: &String| !pinned.eq_ignore_ascii_case(&sha256);
+        if table.sha256.as_ref().is_some_and(is_another) {
+            let text = format!(
+                "`{}` is another file: its SHA-256 is {sha256}",
+                file.display()
+            );
+            return Err(wrong(path, &[section.problem(Some("sha256"), text)]));
+        }
         Ok(Self {
             plugin,
             load,
