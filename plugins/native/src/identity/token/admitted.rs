@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use adit_filters::{Fact, Identity, RejudgeCx, RequestCx, TunnelInfo, Upgrade};
 use http::uri::PathAndQuery;
+use serde_json::{Value, json};
 
 use super::authority::Authority;
 use super::filter::connects;
@@ -84,4 +85,26 @@ pub(crate) fn stays<F: Fact>(cx: &mut RejudgeCx<'_>, authority: &Authority, proo
 
 impl Fact for Admitted {
     const NAME: &'static str = ADMITTED;
+
+    fn to_json(&self) -> Option<Value> {
+        let Principal {
+            user_id,
+            name,
+            email,
+            credential_id,
+            kind,
+            token_id,
+            expires,
+            ..
+        } = &*self.principal;
+        Some(json!({
+            "user_id": user_id,
+            "name": name,
+            "email": email,
+            "credential_id": credential_id,
+            "kind": kind,
+            "token_id": token_id,
+            "expires": expires,
+        }))
+    }
 }

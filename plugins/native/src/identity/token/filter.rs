@@ -777,6 +777,10 @@ mod tests {
         let mut exchange = bench.exchange().await;
         let decision = bench.chain.request(&mut head, &mut exchange, None).await;
         assert!(matches!(decision, Decision::Pass { .. }), "{decision:?}");
+        // Plugins may know of it, and of no secret.
+        let known = exchange.facts().json("admitted").unwrap();
+        assert_eq!(known["expires"], NOW + 10.0);
+        assert!(!known.to_string().contains(&token));
         let tunnel = exchange.connection().tunnel();
         let stays = || {
             let admitted = exchange.fact::<Admitted>().unwrap();
