@@ -50,12 +50,12 @@ pub struct Settling<S = Stamp> {
     last: Option<S>,
 }
 
-impl<S: Copy + PartialEq> Settling<S> {
+impl<S: Clone + PartialEq> Settling<S> {
     /// One that has been acted upon in this state.
     #[must_use]
     pub fn acted_upon(state: Option<S>) -> Self {
         Self {
-            acted: state,
+            acted: state.clone(),
             last: state,
         }
     }
@@ -63,11 +63,11 @@ impl<S: Copy + PartialEq> Settling<S> {
     /// Whether it is time to act on what is seen now: it is another than was acted upon, and has been seen twice.
     pub fn look(&mut self, now: Option<S>) -> bool {
         let settled = now == self.last;
-        self.last = now;
         let act = settled && now != self.acted;
         if act {
-            self.acted = now;
+            self.acted = now.clone();
         }
+        self.last = now;
         act
     }
 }

@@ -190,17 +190,27 @@ impl Engine {
         }
         if let Some(path) = inner.options.watch.clone() {
             let shared = Arc::clone(inner);
-            self.tasks.spawn(watch::file(
-                move || Some(path.clone()),
+            self.tasks.spawn(watch::files(
+                move || vec![path.clone()],
                 inner.phase.subscribe(),
                 move || reload_and_log(Arc::clone(&shared), "the configuration file changed"),
             ));
         }
         let (of, shared) = (Arc::clone(inner), Arc::clone(inner));
-        self.tasks.spawn(watch::file(
-            move || of.config.load().auth.credentials.clone(),
+        self.tasks.spawn(watch::files(
+            move || of.config.load().auth.credentials.iter().cloned().collect(),
             inner.phase.subscribe(),
             move || beside(Arc::clone(&shared), Inner::renew_credentials),
+        ));
+        let (of, shared) = (Arc::clone(inner), Arc::clone(inner));
+        self.tasks.spawn(watch::files(
+            move || {
+                let config = of.config.load();
+                let plugins = config.plugins.values();
+                plugins.map(|plugin| plugin.component.clone()).collect()
+            },
+            inner.phase.subscribe(),
+            move || reload_and_log(Arc::clone(&shared), "a plugin's file changed"),
         ));
     }
 

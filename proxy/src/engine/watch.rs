@@ -11,30 +11,35 @@ use crate::listen::tcp::{Phase, reached};
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Calls `changed` whenever the file at `path` has changed and then stayed as it is from one look
-/// to the next: a file that is being written is not read half. Which file that is may change; then
-/// whoever changed it has read the other.
-pub(super) async fn file<C: Future<Output = ()>>(
-    path: impl Fn() -> Option<PathBuf>,
+/// Calls `changed` whenever one of the files at `paths` has changed and all then stayed as they are from one look
+/// to the next: a file that is being written is not read half. Which files these are may change; then
+/// whoever changed it has read the others.
+pub(super) async fn files<C: Future<Output = ()>>(
+    paths: impl Fn() -> Vec<PathBuf>,
     mut phase: watch::Receiver<Phase>,
     changed: impl Fn() -> C,
 ) {
-    let mut at = path();
-    let mut settling = Settling::acted_upon(at.as_deref().and_then(Stamp::of));
+    let mut at = paths();
+    let mut settling = Settling::acted_upon(stamps(&at));
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = reached(&mut phase, Phase::Draining) => return,
         }
-        let now = path();
-        let seen = now.as_deref().and_then(Stamp::of);
+        let now = paths();
+        let seen = stamps(&now);
         if now != at {
             (at, settling) = (now, Settling::acted_upon(seen));
-        } else if settling.look(seen) && seen.is_some() {
+        } else if settling.look(seen.clone()) && seen.is_some() {
             // A file that is gone says nothing: what was read from it stays in effect.
             changed().await;
         }
     }
+}
+
+/// How the files are; none while one of them is missing.
+fn stamps(paths: &[PathBuf]) -> Option<Vec<Stamp>> {
+    paths.iter().map(|path| Stamp::of(path)).collect()
 }
 
 #[cfg(test)]
@@ -58,8 +63,8 @@ mod tests {
         let watching = tokio::spawn({
             let (noticed, receiver) = (Arc::clone(&noticed), phase.subscribe());
             let path = path.clone();
-            file(
-                move || Some(path.clone()),
+            files(
+                move || vec![path.clone()],
                 receiver,
                 move || {
                     noticed.notify_one();
