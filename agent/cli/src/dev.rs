@@ -1,5 +1,6 @@
 //! `adit dev`: an engine, an agent and something to publish, on this machine.
 
+mod filter;
 mod request_lines;
 mod site;
 mod state;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use adit_agent::{Client, TunnelOptions};
-use adit_config::Config;
+use adit_config::{Config, Invalid};
 use adit_filters::Registry;
 use adit_plugins::identity::token::{Authority, Claims};
 use adit_proxy::engine::{Engine, Options, StartError};
@@ -37,6 +38,7 @@ Examples:
   adit dev                    publish the built-in demo site
   adit dev 3000               publish whatever listens on port 3000
   adit dev 3000 --name shop   as https://shop.t.adit.localhost:8443
+  adit dev --plugin f.wasm    with a filter of your own before it; `adit plugin new` begins one
 
 The certificate authority and the secret live in ./.adit/ and are made once.")]
 pub(crate) struct DevArgs {
@@ -55,6 +57,10 @@ pub(crate) struct DevArgs {
     /// The engine's host; tunnels are published below `t.HOST`
     #[arg(long, default_value = "adit.localhost")]
     host: String,
+    /// Put a filter of your own before it, with the tables of `cases.toml` beside the component; a
+    /// changed component is taken up at once
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
     /// Rewrite `Host` for development servers that refuse foreign names
     #[arg(long, value_name = "HOST", requires = "target")]
     host_header: Option<String>,
@@ -121,13 +127,18 @@ async fn start_engine(args: &DevArgs, state: &State) -> anyhow::Result<(Engine, 
         if TcpListener::bind(address).is_err() {
             continue;
         }
-        let config = config(args, state, address)?;
+        let text = config(args, state, address)?;
+        let config = parse(&text).map_err(|invalid| anyhow::anyhow!("{invalid}"))?;
         let token = Authority::new(&config.auth.jwt_secret)?.mint(&Claims {
             sub: Some("dev".to_owned()),
             ..Claims::default()
         })?;
         let options = Options {
             filters: Some(Box::new(Registry::with::<RequestLines>)),
+            loader: Some(Box::new(move || parse(&text))),
+            reloaded: Some(Box::new(|_| {
+                print("the filter changed: the new one is in place\n")
+            })),
             ..Options::default()
         };
         match Engine::start(config, options).await {
@@ -145,26 +156,27 @@ async fn start_engine(args: &DevArgs, state: &State) -> anyhow::Result<(Engine, 
     }
 }
 
-fn config(args: &DevArgs, state: &State, address: SocketAddr) -> anyhow::Result<Config> {
+fn parse(text: &str) -> Result<Config, Invalid> {
+    Config::parse("the development configuration", text, std::iter::empty())
+}
+
+fn config(args: &DevArgs, state: &State, address: SocketAddr) -> anyhow::Result<String> {
     // Debug of a string is a TOML string for every path and host that is not itself strange.
-    let text = format!(
+    Ok(format!(
         "[engine]\nhost = {host:?}\naliases = [\"localhost\"]\nstate-dir = {folder:?}\n\
          [listen]\nhttps = \"{address}\"\n\
          [certificates]\nfiles = {{ cert = {cert:?}, key = {key:?} }}\n\
          [auth]\njwt-secret = {{ file = {secret:?} }}\n\
          [admin]\nsocket = {socket:?}\n\
-         [timeouts]\ndrain = \"10s\"\n\
-         [policy.dev]\nfilters = [{{ use = \"request-lines\" }}]\n\
-         [project.default]\npolicies = [\"dev\"]\n",
+         [timeouts]\ndrain = \"10s\"\n{policies}",
+        policies = filter::policies(args.plugin.as_deref())?,
         host = args.host,
         folder = absolute(state.folder())?,
         cert = absolute(state.certificate())?,
         key = absolute(state.key())?,
         secret = absolute(state.secret())?,
         socket = absolute(state.socket())?,
-    );
-    Config::parse("the development configuration", &text, std::iter::empty())
-        .map_err(|invalid| anyhow::anyhow!("{invalid}"))
+    ))
 }
 
 fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {

@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod dev;
 mod language;
 mod new;
 mod test;
@@ -20,6 +21,7 @@ Examples:
   adit plugin build only-browsers              only-browsers/only-browsers.wasm
   adit plugin check only-browsers.wasm         whether an engine can load it, and what it wants
   adit plugin test only-browsers.wasm          the cases of cases.toml, on the engine's own host
+  adit plugin dev only-browsers                build and try it whenever something changes
 
 An engine loads it by `[plugin.only-browsers]` in its configuration, with `component = \"FILE\"`;
 filters are then written `{ use = \"only-browsers\", … }`, as the built-in ones are."
@@ -35,15 +37,20 @@ enum PluginCommand {
     Build(build::BuildArgs),
     Check(check::CheckArgs),
     Test(test::TestArgs),
+    Dev(dev::DevArgs),
 }
 
 /// Runs the command.
 pub(crate) fn run(args: PluginArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         PluginCommand::New(args) => new::new(&args).map(|()| ExitCode::SUCCESS),
-        PluginCommand::Build(args) => build::build(&args),
+        PluginCommand::Build(args) => build::build(&args).map(|component| match component {
+            Some(_) => ExitCode::SUCCESS,
+            None => ExitCode::FAILURE,
+        }),
         PluginCommand::Check(args) => check::check(&args),
         PluginCommand::Test(args) => test::test(&args),
+        PluginCommand::Dev(args) => dev::dev(args),
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::LazyLock;
 use adit_tests::guests::{self, guest};
 use serde_json::Value;
 use support::machines::{Laptop, Server, online};
-use support::{adit, connect, output, service};
+use support::{Running, adit, connect, output, service};
 
 /// A project that was made and built once, for every test that needs a component.
 static MADE: LazyLock<Made> = LazyLock::new(|| {
@@ -569,4 +569,44 @@ expect = { verdict = "refuse", reason = "origin" }
         told.contains("`allow-hosts`: it can send requests of its own"),
         "{told}"
     );
+}
+
+#[test]
+fn a_filter_is_built_and_swapped_into_a_running_engine_whenever_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    output(plugin(folder.path()).args(["new", "only-browsers"]));
+    let project = folder.path().join("only-browsers");
+    let said = failure(adit(folder.path()).args(["dev", "--port", "0", "--plugin", "x.wasm"]));
+    assert!(said.contains("there is no component `x.wasm`"), "{said}");
+
+    let mut building = Running::start(building(folder.path()).args(["dev", "only-browsers"]));
+    building.wait_for("3 passed");
+    let mut engine = Running::start(adit(folder.path()).args([
+        "dev",
+        "--port",
+        "0",
+        "--plugin",
+        "only-browsers/only-browsers.wasm",
+    ]));
+    let url = engine.wait("public URL", |line| {
+        let text = line.trim();
+        text.starts_with("https://").then(|| text.to_owned())
+    });
+    let ca = folder.path().join(".adit/ca.pem");
+    let hello = format!("{url}/hello");
+    assert_eq!(visit(&hello, &ca, "Mozilla/5.0"), 200);
+    assert_eq!(visit(&hello, &ca, "MegaCrawler/1.0"), 403);
+    engine.wait_for("refused by dev/only-browsers: policy");
+
+    // What does not build changes nothing, and what does is in place by itself.
+    let source = project.join("src/lib.rs");
+    let text = fs::read_to_string(&source).unwrap();
+    fs::write(&source, text.replace("fn on_request", "fn on_reqest")).unwrap();
+    building.wait_for("could not build");
+    assert_eq!(visit(&hello, &ca, "MegaCrawler/1.0"), 403);
+    fs::write(&source, text.replace("Reason::Policy", "Reason::NotFound")).unwrap();
+    engine.wait_for("the new one is in place");
+    assert_eq!(visit(&hello, &ca, "MegaCrawler/1.0"), 404);
+    building.signal("INT");
+    assert!(building.ended().success());
 }

@@ -59,8 +59,13 @@ fn line(outcome: &Outcome, color: bool) -> String {
         .filter(|character| !character.is_control())
         .take(PATH_CHARS_MAX)
         .collect();
+    let refused = outcome.refusal.as_ref().map(|refusal| {
+        let by = refusal.by.as_deref().unwrap_or("the edge");
+        format!("  refused by {by}: {}", refusal.reason)
+    });
     format!(
-        "{hour:02}:{minute:02}:{second:02}  {method:<7} {path:<30} {status}  {millis:>8.1} ms  {bytes} B",
+        "{hour:02}:{minute:02}:{second:02}  {method:<7} {path:<30} {status}  {millis:>8.1} ms  {bytes} B{refused}",
+        refused = refused.unwrap_or_default(),
         method = outcome.request.method().as_str(),
         millis = outcome.duration.as_secs_f64() * 1000.0,
         bytes = outcome.bytes_down,

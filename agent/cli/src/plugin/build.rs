@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -26,7 +25,15 @@ pub(super) struct BuildArgs {
     folder: PathBuf,
 }
 
-pub(super) fn build(args: &BuildArgs) -> anyhow::Result<ExitCode> {
+impl BuildArgs {
+    /// For the filter in this folder.
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+}
+
+/// Builds, and says where the component is; none if no engine could load it.
+pub(super) fn build(args: &BuildArgs) -> anyhow::Result<Option<PathBuf>> {
     let folder = &args.folder;
     let built = Language::of(folder)?.build(folder)?;
     let shown = built.component.display();
@@ -35,7 +42,7 @@ pub(super) fn build(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         Ok(report) => report,
         Err(error) => {
             println!("{shown}: not loadable: {}", clean(&error.to_string()));
-            return Ok(ExitCode::FAILURE);
+            return Ok(None);
         }
     };
     let place = match folder.as_os_str() == "." {
@@ -55,5 +62,5 @@ pub(super) fn build(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     println!("  sha256  {sha256}");
     println!("  phases  {}", phases.join(", "));
     println!("`adit plugin check {shown}` says more, `adit plugin test {shown}` tries it");
-    Ok(ExitCode::SUCCESS)
+    Ok(Some(place))
 }

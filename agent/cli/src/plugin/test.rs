@@ -28,7 +28,7 @@ use super::grouped;
 use crate::terminal::clean;
 
 /// The file of cases, where none is named.
-const CASES: &str = "cases.toml";
+pub(super) const CASES: &str = "cases.toml";
 
 /// Try a component on the cases of a file
 #[derive(Debug, Args)]
@@ -64,6 +64,17 @@ pub(super) struct TestArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+impl TestArgs {
+    /// For this component, with the cases beside it.
+    pub(super) fn new(file: PathBuf) -> Self {
+        Self {
+            file,
+            cases: None,
+            json: false,
+        }
+    }
 }
 
 /// What came of all cases.
