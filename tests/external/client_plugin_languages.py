@@ -287,3 +287,34 @@ def hostile_python(world):
     for what, answer in seen.items():
         check(isinstance(answer, str) or answer == [], f"{what}: {answer}")
     return figure
+
+
+@case("plugin-new-javascript", 900)
+def author(world):
+    """`adit plugin new --lang js`, build, check and test in an empty folder, and then live in `adit dev`."""
+    tool("npm")
+    where = world.scratch / "author"
+    where.mkdir()
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("ADIT_", "RSTREAM_"))}
+    run([ADIT, "plugin", "new", "only-browsers", "--lang", "js"], cwd=where, env=env)
+    project = where / "only-browsers"
+    started = time.monotonic()
+    run([ADIT, "plugin", "build"], cwd=project, env=env, seconds=400)
+    built = time.monotonic() - started
+    equal("phases", json.loads(run([ADIT, "plugin", "check", "--json", "only-browsers.wasm"], cwd=project, seconds=200).stdout)["phases"], ["request"])
+    tried = run([ADIT, "plugin", "test", "only-browsers.wasm"], cwd=project, seconds=200).stdout.decode()
+    check(tried.endswith("3 passed\n"), tried)
+    run(["npm", "run", "check"], cwd=project, env=env, seconds=200)
+    argv = [ADIT, "dev", "--plugin", project / "only-browsers.wasm"]
+    daemon = world.start(argv, cwd=where, env=env)
+
+    def url(line):
+        return re.search(r"https://([a-z0-9.-]+\.localhost):(\d+)", line)
+
+    found = daemon.line("the public URL", url, seconds=COMPILE_SECONDS)
+    address = f"https://{found.group(1)}:{found.group(2)}/hello"
+    curl = [tool("curl"), "-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", where / ".adit/ca.pem"]
+    curl += ["--connect-to", f"::127.0.0.1:{found.group(2)}"]
+    for agent, status in (("Mozilla/5.0", "200"), ("MegaCrawler/1.0", "403")):
+        equal(f"status for {agent}", run([*curl, "-A", agent, address]).stdout.decode(), status)
+    return f"tools fetched and built in {built:.0f} s"

@@ -14,7 +14,8 @@ use crate::terminal::clean;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A filter in Rust is built with `cargo build --release --target wasm32-wasip2`, and its component is
-left beside Cargo.toml under the package's name.
+left beside Cargo.toml under the package's name. One in JavaScript is built with npm, by the script
+`build` of its package.json.
 
 Examples:
   adit plugin build

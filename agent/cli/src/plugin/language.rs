@@ -1,5 +1,6 @@
 //! Languages that filters are written in: for each, a project to begin with and how it is built.
 
+mod javascript;
 mod rust;
 
 use std::borrow::Cow;
@@ -12,6 +13,8 @@ use clap::ValueEnum;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Language {
     Rust,
+    #[value(name = "js", alias = "javascript")]
+    JavaScript,
 }
 
 /// A file of a new project.
@@ -61,6 +64,15 @@ impl Language {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Rust => "Rust",
+            Self::JavaScript => "JavaScript",
+        }
+    }
+
+    /// The file that is the filter.
+    pub(super) fn source(self) -> &'static str {
+        match self {
+            Self::Rust => "src/lib.rs",
+            Self::JavaScript => "filter.js",
         }
     }
 
@@ -68,6 +80,7 @@ impl Language {
     fn mark(self) -> &'static str {
         match self {
             Self::Rust => rust::MARK,
+            Self::JavaScript => javascript::MARK,
         }
     }
 
@@ -75,6 +88,7 @@ impl Language {
     pub(super) fn files(self, name: &str) -> anyhow::Result<Vec<File>> {
         match self {
             Self::Rust => rust::files(name),
+            Self::JavaScript => Ok(javascript::files(name)),
         }
     }
 
@@ -82,6 +96,7 @@ impl Language {
     pub(super) fn build(self, folder: &Path) -> anyhow::Result<Built> {
         match self {
             Self::Rust => rust::build(folder),
+            Self::JavaScript => javascript::build(folder),
         }
     }
 }

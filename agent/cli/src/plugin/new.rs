@@ -24,7 +24,7 @@ written with. Nothing that is there already is touched.
 
 Examples:
   adit plugin new only-browsers
-  adit plugin new only-browsers --lang rust && cd only-browsers && adit plugin build")]
+  adit plugin new only-browsers --lang js && cd only-browsers && adit plugin build")]
 pub(super) struct NewArgs {
     /// What the filter is called, and its folder
     name: String,
@@ -63,9 +63,10 @@ pub(super) fn new(args: &NewArgs) -> anyhow::Result<()> {
   adit plugin build                   # builds and checks it
   adit plugin test {name}.wasm        # tries the cases of cases.toml on it
 
-src/lib.rs is the filter, vendor/adit/wit/README.md says what filters can do
+{} is the filter, vendor/adit/wit/README.md says what filters can do
 ",
-        lang.name()
+        lang.name(),
+        lang.source()
     );
     Ok(())
 }
