@@ -94,6 +94,8 @@ pub enum RuntimeError {
 pub struct Runtime {
     usual: Arc<Pool>,
     large: Arc<Pool>,
+    /// Where large core modules run. Its places are those of `large`.
+    modules: Arc<Pool>,
 }
 
 /// What one instance in a pool may be made of.
@@ -126,6 +128,15 @@ impl Shape {
             cores: 64,
             table: 100_000,
             stack: 2 << 20,
+        }
+    }
+
+    /// Core modules run on the stack of the thread that calls them, and not on one of their own: what they may use of it
+    /// has to leave room for the rest.
+    const fn module(memory: usize) -> Self {
+        Self {
+            stack: Self::usual(memory).stack,
+            ..Self::large(memory)
         }
     }
 
@@ -163,13 +174,33 @@ impl Runtime {
             Cache::new(config).map_err(failed)
         });
         let cache = cache.transpose()?;
-        let pool = |instances, shape| Pool::new(instances, shape, cache.clone()).map(Arc::new);
+        let pool = |instances: u32, shape| {
+            let places = Arc::new(Semaphore::new(instances as usize));
+            Pool::new(instances, places, shape, cache.clone())
+        };
+        let large = pool(
+            settings.large_instances,
+            Shape::large(settings.large_memory),
+        )?;
+        let modules = Pool::new(
+            settings.large_instances,
+            Arc::clone(&large.places),
+            Shape::module(settings.large_memory),
+            cache.clone(),
+        )?;
         Ok(Self {
-            usual: pool(settings.instances, Shape::usual(settings.memory))?,
-            large: pool(
-                settings.large_instances,
-                Shape::large(settings.large_memory),
-            )?,
+            usual: Arc::new(pool(settings.instances, Shape::usual(settings.memory))?),
+            large: Arc::new(large),
+            modules: Arc::new(modules),
+        })
+    }
+
+    /// Where instances of a core module run that may have so much memory; none if that is too much for any.
+    pub(crate) fn module_pool(&self, memory: usize, needs: &Needs) -> Option<&Arc<Pool>> {
+        let pool = self.pool(memory, needs)?;
+        Some(match Arc::ptr_eq(pool, &self.large) {
+            true => &self.modules,
+            false => pool,
         })
     }
 
@@ -202,7 +233,12 @@ impl Runtime {
 }
 
 impl Pool {
-    fn new(instances: u32, shape: Shape, cache: Option<Cache>) -> Result<Self, RuntimeError> {
+    fn new(
+        instances: u32,
+        places: Arc<Semaphore>,
+        shape: Shape,
+        cache: Option<Cache>,
+    ) -> Result<Self, RuntimeError> {
         let failed = |source: wasmtime::Error| RuntimeError::Pool {
             instances,
             memory: shape.memory,
@@ -250,7 +286,7 @@ impl Pool {
             linker,
             shape,
             compiled: Mutex::default(),
-            places: Arc::new(Semaphore::new(instances as usize)),
+            places,
             count: instances,
         })
     }

@@ -69,7 +69,7 @@ impl<H: Send + 'static> Module<H> {
             return Err(ModuleError::TooLarge);
         }
         let pool = runtime
-            .pool(limits.memory, &Needs::of(bytes))
+            .module_pool(limits.memory, &Needs::of(bytes))
             .ok_or_else(|| ModuleError::Memory {
                 asked: limits.memory,
                 max: runtime.memory_max(),
