@@ -66,6 +66,8 @@ fn property(host: &mut Host, path: &[u8]) -> Option<Bytes> {
     if path.len() > PATH_BYTES_MAX {
         return None;
     }
+    // The SDK for C++ ends every part of a path, the last one too.
+    let path = path.strip_suffix(b"\0").unwrap_or(path);
     let services = &host.common.services;
     match path {
         b"plugin_name" => return text(&*services.env().name),
