@@ -97,7 +97,7 @@ fn send_local_response(
         let wants = wants.and_then(|head| head.headers.get(header::CONTENT_TYPE));
         let wants = wants.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         if wants && grpc_status != u32::MAX {
-            as_grpc(&mut reply, grpc_status)?;
+            as_grpc(&mut reply, grpc_status, limits.field_bytes)?;
         }
         context.reply = Some(Box::new(reply));
         context.wake.notify_one();
@@ -124,10 +124,10 @@ fn headers(fields: Pairs, field_bytes: usize) -> Result<HeaderMap, Status> {
 }
 
 /// Says the same as gRPC does: in fields, with the status of HTTP for all is well.
-fn as_grpc(reply: &mut Reply, status: u32) -> Result<(), Status> {
+fn as_grpc(reply: &mut Reply, status: u32, max: usize) -> Result<(), Status> {
     let bad = |_| Status::BadArgument;
     let body = std::mem::take(&mut reply.body);
-    let message = HeaderValue::try_from(encode(&body)).map_err(bad)?;
+    let message = HeaderValue::try_from(encode(&body, max)).map_err(bad)?;
     let headers = &mut reply.headers;
     headers.insert("grpc-status", HeaderValue::from(status));
     headers.insert("grpc-message", message);
@@ -141,16 +141,22 @@ fn as_grpc(reply: &mut Reply, status: u32) -> Result<(), Status> {
 mod percent {
     use std::fmt::Write as _;
 
-    /// What may not stand in a field as it is becomes `%` and two digits.
-    pub(super) fn encode(bytes: &[u8]) -> String {
-        bytes.iter().fold(String::new(), |mut text, octet| {
+    /// What may not stand in a field as it is becomes `%` and two digits. What would be longer than it may be is cut
+    /// off.
+    pub(super) fn encode(bytes: &[u8], max: usize) -> String {
+        let mut text = String::new();
+        for octet in bytes {
+            // Room for one that takes three.
+            if text.len() + 3 > max {
+                break;
+            }
             match octet {
                 b' '..=b'~' if *octet != b'%' => text.push(char::from(*octet)),
                 _ => {
                     let _ = write!(text, "%{octet:02X}");
                 }
             }
-            text
-        })
+        }
+        text
     }
 }
