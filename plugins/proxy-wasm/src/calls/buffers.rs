@@ -83,10 +83,13 @@ fn set_bytes(
 ) -> Answer {
     answer(guest, |guest| {
         let value = read(guest, data, size)?;
-        let host = guest.host();
         if !matches!(number, 0 | 1) {
             return Err(Status::BadArgument.into());
         }
+        // What is before and after it is copied too.
+        let whole = buffer(guest.host(), number)?.len();
+        guest.charge(whole)?;
+        let host = guest.host();
         let way = way(host, number).ok_or(Status::NotFound)?;
         let context = host.context().ok_or(Status::NotFound)?;
         let body = context.bodies.get_mut(way as usize);

@@ -50,6 +50,7 @@ fn value(host: &mut Host, map: Map, name: &str) -> Option<Vec<u8>> {
 fn get_size(guest: &mut Caller<'_>, map: u32, size_at: u32) -> Answer {
     answer(guest, |guest| {
         let text = write_pairs(&pairs(guest.host(), Map::of(map)?));
+        guest.charge(text.len())?;
         let size = u32::try_from(text.len()).map_err(|_| Status::InternalFailure)?;
         write_u32(guest, size_at, size)
     })

@@ -25,6 +25,9 @@ type Answer = Result<u32, Stop>;
 /// Where functions of the ABI are imported from.
 const MODULE: &str = "env";
 
+/// How long the name of a metric, a queue or a shared value may be, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+
 /// Offers all of them.
 pub(crate) fn offer(imports: &mut Imports<'_, Host>) {
     buffers::offer(imports);
@@ -66,7 +69,15 @@ fn answer(
 }
 
 fn read(guest: &mut Caller<'_>, at: u32, length: u32) -> Result<Vec<u8>, Fail> {
-    Ok(guest.read(at, length).ok_or(Status::InvalidMemory)?)
+    Ok(guest.read(at, length)?.ok_or(Status::InvalidMemory)?)
+}
+
+/// Reads a name: nothing of one that is too long.
+fn read_name(guest: &mut Caller<'_>, at: u32, length: u32) -> Result<Vec<u8>, Fail> {
+    match length as usize > NAME_BYTES_MAX {
+        true => Err(Status::BadArgument.into()),
+        false => read(guest, at, length),
+    }
 }
 
 fn read_text(guest: &mut Caller<'_>, at: u32, length: u32) -> Result<String, Fail> {
@@ -75,7 +86,7 @@ fn read_text(guest: &mut Caller<'_>, at: u32, length: u32) -> Result<String, Fai
 }
 
 fn write(guest: &mut Caller<'_>, at: u32, bytes: &[u8]) -> Result<(), Fail> {
-    match guest.write(at, bytes) {
+    match guest.write(at, bytes)? {
         true => Ok(()),
         false => Err(Status::InvalidMemory.into()),
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use adit_wasm::module::Imports;
 use tracing::Level;
 
-use super::{Answer, Caller, MODULE, answer, read, read_text, write, write_u32};
+use super::{Answer, Caller, MODULE, answer, read, read_name, write, write_u32};
 use crate::abi::Status;
 use crate::host::{Host, ROOT};
 
@@ -35,6 +35,9 @@ fn log(guest: &mut Caller<'_>, level: u32, data: u32, size: u32) -> Answer {
             4 | 5 => Level::ERROR,
             _ => return Err(Status::BadArgument.into()),
         };
+        // One byte more, to show that something was cut off.
+        let max = guest.host().common.services.limits().log_line_bytes + 1;
+        let size = size.min(u32::try_from(max).unwrap_or(u32::MAX));
         let text = read(guest, data, size)?;
         guest.host().log(level, &String::from_utf8_lossy(&text));
         Ok(())
@@ -98,7 +101,8 @@ fn done(guest: &mut Caller<'_>) -> Answer {
 
 fn define_metric(guest: &mut Caller<'_>, kind: u32, name: u32, size: u32, id_at: u32) -> Answer {
     answer(guest, |guest| {
-        let name = read_text(guest, name, size)?;
+        let name = read_name(guest, name, size)?;
+        let name = String::from_utf8(name).map_err(|_| Status::BadArgument)?;
         let id = guest.host().common.define_metric(kind, &name)?;
         write_u32(guest, id_at, id)
     })

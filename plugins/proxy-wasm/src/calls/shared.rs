@@ -2,7 +2,7 @@
 
 use adit_wasm::module::Imports;
 
-use super::{Answer, Caller, MODULE, answer, give, read, write_u32};
+use super::{Answer, Caller, MODULE, answer, give, read, read_name, write_u32};
 use crate::host::Host;
 
 pub(super) fn offer(imports: &mut Imports<'_, Host>) {
@@ -24,7 +24,7 @@ fn get_data(
     cas_at: u32,
 ) -> Answer {
     answer(guest, |guest| {
-        let key = read(guest, key, key_size)?;
+        let key = read_name(guest, key, key_size)?;
         let (cas, value) = guest.host().common.shared_data(&key)?;
         give(guest, &value, data_at, size_at)?;
         write_u32(guest, cas_at, cas)
@@ -40,7 +40,7 @@ fn set_data(
     cas: u32,
 ) -> Answer {
     answer(guest, |guest| {
-        let key = read(guest, key, key_size)?;
+        let key = read_name(guest, key, key_size)?;
         let value = read(guest, data, size)?;
         Ok(guest.host().common.set_shared_data(&key, &value, cas)?)
     })
@@ -48,7 +48,7 @@ fn set_data(
 
 fn register_queue(guest: &mut Caller<'_>, name: u32, size: u32, id_at: u32) -> Answer {
     answer(guest, |guest| {
-        let name = read(guest, name, size)?;
+        let name = read_name(guest, name, size)?;
         let host = guest.host();
         let id = host.common.register_queue(name, host.which)?;
         write_u32(guest, id_at, id)
@@ -65,7 +65,7 @@ fn resolve_queue(
     id_at: u32,
 ) -> Answer {
     answer(guest, |guest| {
-        let name = read(guest, name, size)?;
+        let name = read_name(guest, name, size)?;
         let id = guest.host().common.resolve_queue(&name)?;
         write_u32(guest, id_at, id)
     })

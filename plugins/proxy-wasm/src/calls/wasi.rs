@@ -23,6 +23,12 @@ const RANDOM_BYTES_MAX: u32 = 4096;
 /// How many parts may be written at once.
 const PARTS_MAX: u32 = 1024;
 
+/// How many bytes are taken at once of what is written.
+const WRITE_BYTES_MAX: u32 = 64 << 10;
+
+/// What a line costs beyond its bytes, as if it had so many more.
+const LINE_COST: usize = 4096;
+
 /// What every other function of WASI answers: no file is there, and nothing else is offered.
 pub(crate) fn otherwise(name: &str) -> i32 {
     let result = match name.starts_with("fd_") || name.starts_with("path_") {
@@ -62,7 +68,7 @@ fn fd_write(
     if count_of_parts > PARTS_MAX {
         return Ok(INVAL);
     }
-    let Some(parts) = guest.read(parts, count_of_parts * 8) else {
+    let Some(parts) = guest.read(parts, count_of_parts * 8)? else {
         return Ok(FAULT);
     };
     let mut written: u32 = 0;
@@ -70,13 +76,20 @@ fn fd_write(
     for [a, b, c, d, e, f, g, h] in parts {
         let at = u32::from_le_bytes([*a, *b, *c, *d]);
         let length = u32::from_le_bytes([*e, *f, *g, *h]);
-        let Some(bytes) = guest.read(at, length) else {
+        // Who hears that less was written comes again with the rest.
+        let length = length.min(WRITE_BYTES_MAX - written);
+        let Some(bytes) = guest.read(at, length)? else {
             return Ok(FAULT);
         };
+        let lines = bytes.iter().filter(|octet| **octet == b'\n').count();
+        guest.charge(lines * LINE_COST)?;
         guest.host().written(&bytes, level);
-        written = written.saturating_add(length);
+        written += length;
+        if written == WRITE_BYTES_MAX {
+            break;
+        }
     }
-    match guest.write(written_at, &written.to_le_bytes()) {
+    match guest.write(written_at, &written.to_le_bytes())? {
         true => Ok(SUCCESS),
         false => Ok(FAULT),
     }
@@ -90,7 +103,7 @@ fn clock_time_get(guest: &mut Caller<'_>, clock: u32, _: u64, time_at: u32) -> A
         1 => u64::try_from(known.monotonic().as_nanos()).unwrap_or(u64::MAX),
         _ => return Ok(NOTSUP),
     };
-    match guest.write(time_at, &time.to_le_bytes()) {
+    match guest.write(time_at, &time.to_le_bytes())? {
         true => Ok(SUCCESS),
         false => Ok(FAULT),
     }
@@ -103,7 +116,7 @@ fn random_get(guest: &mut Caller<'_>, at: u32, length: u32) -> Answer {
     }
     let mut bytes = vec![0; length as usize];
     guest.host().common.services.env().random.fill(&mut bytes);
-    match guest.write(at, &bytes) {
+    match guest.write(at, &bytes)? {
         true => Ok(SUCCESS),
         false => Ok(FAULT),
     }
@@ -112,7 +125,7 @@ fn random_get(guest: &mut Caller<'_>, at: u32, length: u32) -> Answer {
 /// No environment, no arguments.
 fn nothing(guest: &mut Caller<'_>, count_at: u32, size_at: u32) -> Answer {
     count(guest)?;
-    match guest.write(count_at, &[0; 4]) && guest.write(size_at, &[0; 4]) {
+    match guest.write(count_at, &[0; 4])? && guest.write(size_at, &[0; 4])? {
         true => Ok(SUCCESS),
         false => Ok(FAULT),
     }

@@ -1,9 +1,12 @@
 //! An instance as the functions it calls see it.
 
-use wasmtime::{Caller, Memory};
+use wasmtime::{Caller, Memory, Trap};
 
 use super::code::Export;
 use super::{Kept, Params, Results};
+
+/// How many bytes the host works on for one fuel, which is about one instruction of the guest.
+const BYTES_OF_FUEL: usize = 4;
 
 /// Why an instance must not go on: it ends, and whoever called it hears this.
 #[derive(Debug)]
@@ -36,19 +39,51 @@ impl<H: Send + 'static> Guest<'_, H> {
         self.caller.get_export("memory")?.into_memory()
     }
 
-    /// A copy of a part of its memory, if there is so much.
-    pub fn read(&mut self, at: u32, length: u32) -> Option<Vec<u8>> {
-        let memory = self.memory()?;
-        let (at, length) = (at as usize, length as usize);
-        let part = memory.data(&self.caller).get(at..at.checked_add(length)?)?;
-        Some(part.to_vec())
+    /// Takes fuel for work that the host does for it on so many bytes.
+    ///
+    /// # Errors
+    /// It has too little left.
+    pub fn charge(&mut self, bytes: usize) -> Result<(), Stop> {
+        let asked = u64::try_from(bytes / BYTES_OF_FUEL).unwrap_or(u64::MAX);
+        let fuel = self.caller.get_fuel().map_err(Stop)?;
+        let left = fuel.checked_sub(asked);
+        self.caller
+            .set_fuel(left.unwrap_or_default())
+            .map_err(Stop)?;
+        match left {
+            Some(_) => Ok(()),
+            None => Err(Stop(Trap::OutOfFuel.into())),
+        }
     }
 
-    /// Writes into its memory, if there is so much; else nothing is written.
-    #[must_use]
-    pub fn write(&mut self, at: u32, bytes: &[u8]) -> bool {
+    /// A copy of a part of its memory, if there is so much. It is charged for.
+    ///
+    /// # Errors
+    /// As [`charge`](Self::charge).
+    pub fn read(&mut self, at: u32, length: u32) -> Result<Option<Vec<u8>>, Stop> {
+        let Some(memory) = self.memory() else {
+            return Ok(None);
+        };
+        let (at, length) = (at as usize, length as usize);
+        let Some(end) = at.checked_add(length) else {
+            return Ok(None);
+        };
+        if end > memory.data_size(&self.caller) {
+            return Ok(None);
+        }
+        self.charge(length)?;
+        let part = memory.data(&self.caller).get(at..end);
+        Ok(part.map(<[u8]>::to_vec))
+    }
+
+    /// Writes into its memory, if there is so much; else nothing is written. It is charged for.
+    ///
+    /// # Errors
+    /// As [`charge`](Self::charge).
+    pub fn write(&mut self, at: u32, bytes: &[u8]) -> Result<bool, Stop> {
+        self.charge(bytes.len())?;
         let memory = self.memory();
-        memory.is_some_and(|memory| memory.write(&mut self.caller, at as usize, bytes).is_ok())
+        Ok(memory.is_some_and(|memory| memory.write(&mut self.caller, at as usize, bytes).is_ok()))
     }
 
     /// Calls one of its functions while it waits for the host.
