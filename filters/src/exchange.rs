@@ -27,6 +27,8 @@ pub struct Exchange {
     skipped: Skipped,
     /// What was asked for, as received: conditions of filters that judge the exchange later are held against it.
     target: Option<PathAndQuery>,
+    /// The head of the request was known to be all of it.
+    bodiless: bool,
     /// What the service was asked for, where filters have changed it.
     rewritten: Option<PathAndQuery>,
     /// How many filters the response has to pass on its way up: those that let the request in, less those further
@@ -61,6 +63,7 @@ impl Exchange {
             slots: Slots::default(),
             skipped: Skipped::default(),
             target: None,
+            bodiless: false,
             rewritten: None,
             // A flow without a request phase has been let in by everyone who was asked: the connect hooks.
             inward: AtomicU8::new(filters),
@@ -114,6 +117,18 @@ impl Exchange {
     /// Puts a value into this filter's slot, replacing an earlier one.
     pub fn fill<T: Send + Sync + 'static>(&mut self, slot: Slot<T>, value: T) {
         self.slots.fill(slot, value);
+    }
+
+    /// Whether the head of the request was known to be all of it. If not, a body may follow, or an end alone. How it is
+    /// framed cannot be seen in the head.
+    #[must_use]
+    pub fn is_bodiless(&self) -> bool {
+        self.bodiless
+    }
+
+    /// Says that the head of the request is all of it; for whoever has received it.
+    pub fn set_bodiless(&mut self, bodiless: bool) {
+        self.bodiless = bodiless;
     }
 
     /// Ends the exchange after this time, idle or not, for this reason. Of several ends the first counts. Only while

@@ -82,6 +82,7 @@ impl Chain {
             Connected::Close { by, .. } => Decision::Close { by },
             Connected::Admitted(connection) => {
                 let mut exchange = self.exchange(connection);
+                exchange.set_bodiless(!has_body);
                 let mut ear = Ear::writing(request);
                 let decision = self
                     .request_heard(head, &mut exchange, asked, &mut ear)

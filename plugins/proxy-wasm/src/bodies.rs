@@ -22,10 +22,17 @@ impl Hook {
         let last = cx.last;
         let trailers = cx.trailers.as_deref_mut();
         let said = visit.with(|vm| piece(vm, visit, way, chunk, last, trailers));
+        // A mistake about this exchange alone: the machine works on.
+        let said = said.and_then(|passage| {
+            passage.ok_or_else(|| FilterError::Plugin {
+                reason: "it paused the end of a body, which cannot wait".to_owned(),
+            })
+        });
         self.filter.tell(visit.weigh(said))
     }
 }
 
+/// Asks about a piece; none if its end was paused.
 fn piece(
     vm: &mut Vm,
     visit: &Visit,
@@ -33,13 +40,18 @@ fn piece(
     chunk: &mut Bytes,
     last: bool,
     trailers: Option<&mut HeaderMap>,
-) -> Result<Passage, FilterError> {
+) -> Result<Option<Passage>, FilterError> {
     let at = way as usize;
     let id = visit.id;
     let context = vm.context(id)?;
-    let told = context.ended.get(at).is_some_and(|ended| *ended);
+    let mut told = false;
+    if let Some(ended) = context.ended.get_mut(at) {
+        // What follows an end after all has an end of its own.
+        *ended &= chunk.is_empty();
+        told = *ended;
+    }
     let Some(body) = context.bodies.get_mut(at) else {
-        return Ok(Passage::Forward);
+        return Ok(Some(Passage::Forward));
     };
     let held = !body.bytes.is_empty();
     body.push(chunk);
@@ -73,9 +85,9 @@ fn piece(
     }
     let context = vm.context(id)?;
     let Some(body) = context.bodies.get_mut(at) else {
-        return Ok(Passage::Forward);
+        return Ok(Some(Passage::Forward));
     };
-    Ok(match said {
+    Ok(Some(match said {
         Said::Go => {
             let body = std::mem::take(body);
             match body.changed {
@@ -86,15 +98,11 @@ fn piece(
                 }
             }
         }
-        Said::Wait(_) if last => {
-            return Err(FilterError::Plugin {
-                reason: "it paused the end of a body, which cannot wait".to_owned(),
-            });
-        }
+        Said::Wait(_) if last => return Ok(None),
         Said::Wait(_) => Passage::Hold,
         Said::Reply(reply) => Passage::Respond(reply),
         Said::Close => Passage::Close,
-    })
+    }))
 }
 
 impl OnRequestBody for Hook {

@@ -198,7 +198,7 @@ impl OnRequest for Hook {
                 reason: "an exchange keeps nothing",
             });
         };
-        let said = visit.request(cx.head).await;
+        let said = visit.request(cx.head, cx.exchange.is_bodiless()).await;
         filter.tell(visit.weigh(said))
     }
 }

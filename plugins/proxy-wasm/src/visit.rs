@@ -201,8 +201,11 @@ impl Visit {
         })
     }
 
-    pub(crate) async fn request(&self, head: &mut request::Parts) -> Result<Verdict, FilterError> {
-        let ended = announces_nothing(head);
+    pub(crate) async fn request(
+        &self,
+        head: &mut request::Parts,
+        ended: bool,
+    ) -> Result<Verdict, FilterError> {
         self.with(|vm| {
             let [request, _] = &mut vm.context(self.id)?.ended;
             *request = ended;
@@ -270,20 +273,5 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         let _told = self.filter.tell(self.end(None));
-    }
-}
-
-/// Whether a head says that no body follows.
-fn announces_nothing(head: &request::Parts) -> bool {
-    match head.headers.get(header::CONTENT_LENGTH) {
-        Some(length) => length == "0",
-        None => {
-            let without = matches!(
-                head.method,
-                Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
-            );
-            let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
-            !chunked && (without || head.version < http::Version::HTTP_2)
-        }
     }
 }

@@ -56,7 +56,8 @@ impl Begun<'_> {
         };
         let kind = asked.as_ref().map(|asked| asked.kind);
         let trailers = head::for_filters(&mut head, asked.as_ref());
-        let exchange = self.chain.exchange(connection);
+        let mut exchange = self.chain.exchange(connection);
+        exchange.set_bodiless(body.is_end_stream());
         let mut begun = Unjudged(Some(self.opening(&head, exchange, clock, started, kind)));
         let decision = begun.judge(&self.chain, &mut head, kind).await;
         let record = begun.record();
