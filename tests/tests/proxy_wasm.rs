@@ -190,15 +190,18 @@ async fn a_call_pauses_an_exchange_until_it_is_answered() {
     let ok = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nada";
     let no = "HTTP/1.1 401 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     for (path, said, status, reached) in [
-        ("/ask", ok, 200, 1),
-        ("/ask", no, 403, 1),
-        ("/ask-late", ok, 200, 2),
-        ("/ask-late", no, 403, 3),
+        ("/ask", ok, 200, 2),
+        ("/ask", no, 403, 3),
+        ("/ask-late", ok, 200, 5),
+        ("/ask-late", no, 403, 7),
     ] {
         let answer_it = async {
             let (socket, _) = authz.accept().await.unwrap();
             // Whoever waits does not keep others waiting.
             assert_eq!(engine.get(&host, "/reply", "").await.0, 418);
+            // Nor does a mistake of another exchange's cost it anything.
+            let (_, broken) = engine.get(&host, "/body-pause", "").await;
+            assert!(!broken.contains("GET /body-pause"), "{broken}");
             answer_one(socket, said).await
         };
         let ((got, answer), head) = tokio::join!(engine.get(&host, path, ""), answer_it);
@@ -216,18 +219,18 @@ async fn a_call_pauses_an_exchange_until_it_is_answered() {
     // Nobody answers.
     let hung_up = async { drop(authz.accept().await.unwrap()) };
     let ((status, answer), ()) = tokio::join!(engine.get(&host, "/ask", ""), hung_up);
-    assert_eq!((status, arrived.count()), (504, 3), "{answer}");
+    assert_eq!((status, arrived.count()), (504, 7), "{answer}");
     let short = "limits = { wait = \"300ms\" }";
     engine.rewrite(&rules("door", &format!("{granted}\n{short}"), &filter));
     engine.engine.reload().unwrap();
     let (status, answer) = engine.get(&host, "/ask", "").await;
     assert!(matches!(status, 500 | 504), "{answer}");
-    assert_eq!(arrived.count(), 3);
+    assert_eq!(arrived.count(), 7);
     // What the operator has not named is not asked.
     engine.rewrite(&rules("door", "allow-hosts = [\"authz.test\"]", &filter));
     engine.engine.reload().unwrap();
     let (status, answer) = engine.get(&host, "/ask", "").await;
-    assert_eq!((status, arrived.count()), (500, 3), "{answer}");
+    assert_eq!((status, arrived.count()), (500, 7), "{answer}");
     assert!(answer.contains("x-why: BadArgument"), "{answer}");
     assert_eq!(engine.get(&host, "/", "").await.0, 200);
 }
@@ -241,6 +244,8 @@ async fn a_misdeed_costs_one_exchange_and_the_next_finds_a_new_machine() {
         ("/panic", "it panicked"),
         ("/loop", "it worked longer than its fuel lasts"),
         ("/pause", "nothing is under way that could wake it"),
+        ("/deep", "its stack overflowed"),
+        ("/flood", "it worked longer than its fuel lasts"),
     ];
     for (path, _) in misdeeds {
         for _ in 0..3 {
@@ -268,6 +273,64 @@ async fn a_misdeed_costs_one_exchange_and_the_next_finds_a_new_machine() {
         assert_eq!(line["filter"], "edge/guest", "{line}");
         assert!(line["detail"].as_str().unwrap().contains(detail), "{line}");
     }
+}
+
+#[tokio::test]
+async fn an_end_is_told_however_a_body_is_framed() {
+    let engine = TestEngine::start(&rules("door", "", "")).await;
+    let client = engine.client().await;
+    let host = publish_echo(&client).await;
+    for (chunks, bytes) in [(&["ab", "cd"][..], 4), (&[], 0)] {
+        let answer = post(&engine, &host, "/pieces", chunks).await;
+        let (_, told) = answer.split_once("head false, ").unwrap();
+        let told = told.lines().next().unwrap();
+        let pieces = told.split(", ").map(|piece| piece.split_once(' ').unwrap());
+        let seen: usize = pieces
+            .clone()
+            .map(|(bytes, _)| bytes.parse::<usize>().unwrap())
+            .sum();
+        assert_eq!(seen, bytes, "{answer}");
+        let ends: Vec<_> = pieces.map(|(_, end)| end).collect();
+        let (last, before) = ends.split_last().unwrap();
+        assert_eq!(*last, "true", "{answer}");
+        assert!(before.iter().all(|end| *end == "false"), "{answer}");
+    }
+    // In HTTP/2 no field says that there is a body.
+    let visitor = engine.h2(&host).await;
+    for with_body in [true, false] {
+        let uri = format!("https://{host}:{}/pieces", engine.port());
+        let request = Request::post(uri).body(()).unwrap();
+        let mut sender = visitor.clone().ready().await.unwrap();
+        let (answer, mut body) = sender.send_request(request, !with_body).unwrap();
+        if with_body {
+            body.send_data(Bytes::from_static(b"abcd"), true).unwrap();
+        }
+        let mut answer = answer.await.unwrap().into_body();
+        let mut text = Vec::new();
+        while let Some(piece) = answer.data().await {
+            text.extend_from_slice(&piece.unwrap());
+        }
+        let text = String::from_utf8(text).unwrap();
+        match with_body {
+            true => {
+                assert!(text.starts_with("head false, 4 "), "{text}");
+                assert!(text.ends_with(" true"), "{text}");
+            }
+            // What was announced is not told twice.
+            false => assert_eq!(text, ""),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_large_module_has_no_more_of_the_stack_than_another() {
+    let limits = LIMITS.replace("4MiB", "20MiB");
+    let engine = TestEngine::start(&rules("door", &limits, "")).await;
+    let client = engine.client().await;
+    let (host, arrived) = engine.publish_watched(&client, TunnelOptions::http()).await;
+    assert_eq!(engine.get(&host, "/deep", "").await.0, 500);
+    assert_eq!(arrived.count(), 0);
+    assert_eq!(engine.get(&host, "/well", "").await.0, 200);
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ impl RootContext for Root {
         Some(Box::new(Door {
             configuration: self.configuration.clone(),
             path: String::new(),
+            pieces: String::new(),
         }))
     }
 
@@ -39,6 +40,17 @@ impl RootContext for Root {
 struct Door {
     configuration: String,
     path: String,
+    /// What it was told of a request's pieces.
+    pieces: String,
+}
+
+/// Goes down until there is no stack left, and needs nothing of the stack that lies in memory.
+#[inline(never)]
+fn deep(level: u64) -> u64 {
+    match level {
+        u64::MAX => 1,
+        _ => deep(level + 1).rotate_left(7).wrapping_mul(level | 1),
+    }
 }
 
 impl Door {
@@ -164,11 +176,41 @@ impl HttpContext for Door {
                 Action::Continue
             }
             "/pause" => Action::Pause,
+            "/deep" => {
+                let far = deep(count as u64);
+                log::info!("{far}");
+                Action::Continue
+            }
+            "/flood" => {
+                // Cheap to ask for.
+                let body = vec![0; 256 << 10];
+                let fields = vec![(":method", "PUT"), (":path", "/"), (":authority", "nobody")];
+                let wait = Duration::from_secs(1);
+                loop {
+                    let called = self.dispatch_http_call(
+                        "nobody",
+                        fields.clone(),
+                        Some(&body),
+                        vec![],
+                        wait,
+                    );
+                    assert!(called.is_err());
+                }
+            }
+            "/pieces" => {
+                self.pieces = format!("head {end}");
+                Action::Continue
+            }
             _ => Action::Continue,
         }
     }
 
-    fn on_http_request_body(&mut self, bytes: usize, _: bool) -> Action {
+    fn on_http_request_body(&mut self, bytes: usize, end: bool) -> Action {
+        if self.path == "/pieces" {
+            self.pieces += &format!(", {bytes} {end}");
+            let said = if end { &self.pieces } else { "" };
+            self.set_http_request_body(0, bytes, said.as_bytes());
+        }
         if self.path == "/up" {
             if let Some(body) = self.get_http_request_body(0, bytes) {
                 let length = body.len();
@@ -198,6 +240,7 @@ impl HttpContext for Door {
     fn on_http_response_body(&mut self, bytes: usize, end: bool) -> Action {
         match self.path.as_str() {
             "/body" if !end => Action::Pause,
+            "/body-pause" => Action::Pause,
             "/body" => {
                 let body = self.get_http_response_body(0, bytes).unwrap_or_default();
                 let text = String::from_utf8(body).unwrap();
