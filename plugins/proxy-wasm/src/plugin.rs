@@ -76,8 +76,9 @@ impl Factory for Plugin {
             *lock(place) = Some(first);
         }
         let job = Box::pin(drive(Arc::downgrade(&filter)));
+        // Exchanges outlive the load that they began under, and need it: it ends with the last of them.
         env.jobs
-            .spawn("proxy-wasm", job)
+            .spawn_to_end("proxy-wasm", job)
             .map_err(|error| cannot(error.to_string()))?;
         let hooks = Hook { filter, slot }.hooks(self.settings.stage);
         Ok(hooks.with_slots(env.slots_taken()))
