@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use adit_filters::env::{Counter, Gauge, Histogram, HttpRequest};
+use adit_filters::env::{Counter, Gauge, Histogram};
 use adit_wasm::module::Services;
 use bytes::Bytes;
 use http::Uri;
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tracing::Level;
 
 use crate::abi::Status;
+use crate::under_way::{Call, UnderWay};
 
 /// How many metrics one filter may define.
 const METRICS_MAX: usize = 256;
@@ -53,19 +54,10 @@ pub(crate) struct Which {
     pub(crate) generation: u64,
 }
 
-/// An HTTP call that a context has dispatched.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) context: u32,
-    pub(crate) token: u32,
-    pub(crate) request: HttpRequest,
-}
-
 /// What the driver sees to.
-#[derive(Debug)]
 pub(crate) enum Event {
     /// A call that nobody waits for.
-    Call(Which, Box<Outgoing>),
+    Call(Call),
     /// Something waits in a queue.
     Queue(u32),
 }
@@ -79,6 +71,7 @@ pub(crate) struct Common {
     /// Held while shared data is compared and swapped.
     swapping: Mutex<()>,
     events: Mutex<VecDeque<Event>>,
+    pub(crate) under_way: Arc<UnderWay>,
     /// Wakes the driver.
     pub(crate) wake: Arc<Notify>,
 }
@@ -123,6 +116,7 @@ impl Common {
             queues: Mutex::default(),
             swapping: Mutex::default(),
             events: Mutex::default(),
+            under_way: Arc::default(),
             wake: Arc::default(),
         }
     }
@@ -136,8 +130,15 @@ impl Common {
         self.wake.notify_one();
     }
 
-    pub(crate) fn next_event(&self) -> Option<Event> {
-        lock(&self.events).pop_front()
+    /// Takes the next events, at most so many; the driver is woken again if there are more.
+    pub(crate) fn events(&self, max: usize) -> Vec<Event> {
+        let mut events = lock(&self.events);
+        let count = max.min(events.len());
+        let next = events.drain(..count).collect();
+        if !events.is_empty() {
+            self.wake.notify_one();
+        }
+        next
     }
 
     // Metrics.
@@ -268,14 +269,14 @@ impl Common {
 
     pub(crate) fn register_queue(&self, name: Vec<u8>, owner: Which) -> Result<u32, Status> {
         let mut queues = lock(&self.queues);
+        let mut waits = false;
         let known = queues.iter().position(|queue| queue.name == name);
         let at = match known {
             Some(at) => {
-                queues
-                    .iter_mut()
-                    .skip(at)
-                    .take(1)
-                    .for_each(|queue| queue.owner = owner);
+                queues.iter_mut().skip(at).take(1).for_each(|queue| {
+                    queue.owner = owner;
+                    waits = !queue.items.is_empty();
+                });
                 at
             }
             None if queues.len() >= QUEUES_MAX => return Err(Status::InternalFailure),
@@ -289,8 +290,14 @@ impl Common {
                 queues.len() - 1
             }
         };
+        drop(queues);
         // Some take 0 for none.
-        u32::try_from(at + 1).map_err(|_| Status::InternalFailure)
+        let id = u32::try_from(at + 1).map_err(|_| Status::InternalFailure)?;
+        if waits {
+            // Whose queue it was is gone, perhaps before it could take what was in it.
+            self.tell(Event::Queue(id));
+        }
+        Ok(id)
     }
 
     pub(crate) fn resolve_queue(&self, name: &[u8]) -> Result<u32, Status> {

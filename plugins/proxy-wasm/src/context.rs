@@ -42,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) outcome: Option<Arc<Outcome>>,
     /// The filter has asked for time before it is done.
     pub(crate) deferred: bool,
+    /// How many of its calls are under way.
+    pub(crate) calls: usize,
     /// Wakes the hook that waits for this context.
     pub(crate) wake: Arc<Notify>,
 }
@@ -112,6 +114,7 @@ impl Context {
             property_bytes: 0,
             outcome: None,
             deferred: false,
+            calls: 0,
             wake: Arc::default(),
         }
     }

@@ -1,26 +1,26 @@
 //! Beside the data path: timers, queues, and the calls that no exchange waits for.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
-use adit_filters::env::{BoxFuture, HttpResponse};
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-use crate::common::{Event, Outgoing, Which, lock};
-use crate::filter::Filter;
+use crate::common::{Event, lock};
+use crate::filter::{Filter, RESTART};
+use crate::under_way::{Arrived, Call};
 
 /// How many calls of one filter may be under way that no exchange waits for; more have failed at once.
 const CALLS_MAX: usize = 64;
 
-/// How long a machine with a timer stays away after a failure.
-const RESTART: Duration = Duration::from_secs(1);
+/// How many events are seen to before others get their turn.
+const ROUND: usize = 64;
 
 /// How long the driver sleeps where nothing is due.
 const IDLE: Duration = Duration::from_secs(60 * 60);
-
-type Arrived = (Which, u32, u32, Option<HttpResponse>);
 
 /// Runs for as long as its filter is there.
 pub(crate) async fn drive(filter: Weak<Filter>) {
@@ -33,23 +33,22 @@ pub(crate) async fn drive(filter: Weak<Filter>) {
     }) else {
         return;
     };
-    let mut calls: FuturesUnordered<BoxFuture<'static, Arrived>> = FuturesUnordered::new();
+    let mut calls: FuturesUnordered<Call> = FuturesUnordered::new();
     let mut timer = Timer::default();
     loop {
         let wait = {
             let Some(filter) = filter.upgrade() else {
                 return;
             };
-            while let Some(event) = filter.common.next_event() {
+            for event in filter.common.events(ROUND) {
                 match event {
-                    Event::Call(which, call) if calls.len() < CALLS_MAX => {
-                        calls.push(fetch(&filter, which, *call));
-                    }
-                    Event::Call(which, call) => {
-                        arrived(&filter, (which, call.context, call.token, None));
+                    Event::Call(call) if calls.len() < CALLS_MAX => calls.push(call),
+                    Event::Call(call) => {
+                        arrived(&filter, (call.which, call.context, call.token, None));
                     }
                     Event::Queue(id) => {
-                        if let Some(owner) = filter.common.owner_of(id) {
+                        let owner = filter.common.owner_of(id);
+                        if let Some(owner) = owner.and_then(|owner| filter.living(owner)) {
                             let told = filter.with(owner, |vm| vm.queue_ready(id));
                             let _told = filter.tell(told);
                         }
@@ -58,6 +57,8 @@ pub(crate) async fn drive(filter: Weak<Filter>) {
             }
             timer.run(&filter, clock.monotonic())
         };
+        // What a callback brings about by itself, again and again, keeps nobody else from working.
+        breathe().await;
         let next = async {
             match calls.next().await {
                 Some(next) => next,
@@ -80,6 +81,19 @@ pub(crate) async fn drive(filter: Weak<Filter>) {
     }
 }
 
+/// Lets others have their turn.
+async fn breathe() {
+    let mut first = true;
+    poll_fn(|cx| match std::mem::take(&mut first) {
+        true => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+        false => Poll::Ready(()),
+    })
+    .await;
+}
+
 fn arrived(filter: &Filter, (which, context, token, answer): Arrived) {
     let lives = filter.vms.get(which.vm).is_some_and(|slot| {
         let slot = lock(slot);
@@ -89,17 +103,6 @@ fn arrived(filter: &Filter, (which, context, token, answer): Arrived) {
         let told = filter.with(which, |vm| vm.deliver(context, token, answer));
         let _told = filter.tell(told);
     }
-}
-
-fn fetch(filter: &Filter, which: Which, call: Outgoing) -> BoxFuture<'static, Arrived> {
-    let services = &filter.common.services;
-    let http = Arc::clone(&services.env().http);
-    let max = services.limits().fetch_bytes;
-    Box::pin(async move {
-        let answer = http.fetch(call.request).await.ok();
-        let answer = answer.filter(|answer| answer.body.len() <= max);
-        (which, call.context, call.token, answer)
-    })
 }
 
 /// Calls the root contexts that want to be.
@@ -140,11 +143,14 @@ impl Timer {
                         self.again = None;
                     }
                     if vm.due.is_some_and(|due| due <= now) {
+                        let ticked = vm.tick();
                         let tick = vm.host().tick;
-                        vm.due = tick.map(|tick| now.saturating_add(tick));
-                        if let Err(error) = vm.tick() {
+                        let clock = &filter.common.services.env().clock;
+                        // From its end on: one that takes longer than its period does not come at once again.
+                        vm.due = tick.map(|tick| clock.monotonic().saturating_add(tick));
+                        if let Err(error) = ticked {
                             filter.common.services.failed(&error);
-                            *slot = None;
+                            filter.lose(&mut slot);
                             sooner(now.saturating_add(RESTART));
                             continue;
                         }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
 
 use adit_filters::{
     FilterError, Hooks, LogCx, OnLog, OnRequest, OnResponse, RequestCx, ResponseCx, Revision, Slot,
@@ -17,13 +18,54 @@ use crate::vm::{NotStarted, VMS_MAX, Vm};
 /// How many contexts a machine has before another is started beside it.
 const CROWD: usize = 64;
 
+/// How often in a row a machine may fail to start before nobody tries for a while.
+const FAILURES_MAX: u32 = 3;
+
+/// How long nobody tries then, nor to start one with a timer again.
+pub(crate) const RESTART: Duration = Duration::from_secs(1);
+
 /// A configured filter.
 pub(crate) struct Filter {
     pub(crate) common: Arc<Common>,
     pub(crate) code: Arc<Code>,
     pub(crate) vms: [Mutex<Option<Vm>>; VMS_MAX],
     generations: AtomicU64,
+    failing: Mutex<Failing>,
     turn: AtomicUsize,
+}
+
+/// How often machines could not be started since one could.
+#[derive(Default)]
+struct Failing {
+    times: u32,
+    until: Duration,
+    last: String,
+}
+
+impl Failing {
+    /// An error as long as it is too early to try again.
+    fn rests(&self, now: Duration) -> Result<(), FilterError> {
+        let Self { times, until, last } = self;
+        match *times >= FAILURES_MAX && now < *until {
+            true => Err(FilterError::Plugin {
+                reason: format!("it could not be started {times} times, the last time: {last}"),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    fn started<R>(&mut self, now: Duration, started: &Result<R, FilterError>) {
+        match started {
+            Ok(_) => *self = Self::default(),
+            // That there is no place says nothing about the filter.
+            Err(FilterError::Full { .. }) => {}
+            Err(error) => {
+                self.times = self.times.saturating_add(1);
+                self.until = now.saturating_add(RESTART);
+                self.last = error.detail();
+            }
+        }
+    }
 }
 
 /// What stands in a chain.
@@ -39,6 +81,7 @@ impl Filter {
             code,
             vms: Default::default(),
             generations: AtomicU64::new(0),
+            failing: Mutex::default(),
             turn: AtomicUsize::new(0),
         }
     }
@@ -50,12 +93,16 @@ impl Filter {
     }
 
     fn start_again(&self, vm: usize) -> Result<Vm, FilterError> {
-        self.start(vm).map_err(|error| match error {
+        let now = self.common.services.env().clock.monotonic();
+        lock(&self.failing).rests(now)?;
+        let started = self.start(vm).map_err(|error| match error {
             NotStarted::Failed(error) => error,
             NotStarted::Rejected(what) => FilterError::Plugin {
                 reason: format!("it took its configuration before and does not now: {what}"),
             },
-        })
+        });
+        lock(&self.failing).started(now, &started);
+        started
     }
 
     /// Makes a context on a machine: one that rests, else a new one, else whose turn it is.
@@ -73,7 +120,7 @@ impl Filter {
             let which = vm.which;
             let made = vm.create(context).and_then(|id| vm.tidy().map(|()| id));
             if made.is_err() {
-                *slot = None;
+                self.lose(slot);
             }
             Ok((which, made?))
         };
@@ -140,14 +187,35 @@ impl Filter {
         let vm = living.ok_or_else(lost)?;
         let done = work(vm).and_then(|done| vm.tidy().map(|()| done));
         if done.is_err() {
+            self.lose(&mut slot);
+        }
+        done
+    }
+
+    /// Drops a machine that has failed, with every context in it.
+    pub(crate) fn lose(&self, slot: &mut Option<Vm>) {
+        if let Some(mut vm) = slot.take() {
             for context in vm.host().contexts.values() {
                 // Whoever waits hears of it now.
                 context.wake.notify_one();
             }
-            *slot = None;
-            self.common.wake.notify_one();
         }
-        done
+        self.common.wake.notify_one();
+    }
+
+    /// This machine if it lives, else another that does.
+    pub(crate) fn living(&self, which: Which) -> Option<Which> {
+        let mut other = None;
+        for slot in &self.vms {
+            match lock(slot).as_ref().map(|vm| vm.which) {
+                Some(lives) if lives == which => return Some(lives),
+                Some(lives) => {
+                    other.get_or_insert(lives);
+                }
+                None => {}
+            }
+        }
+        other
     }
 
     /// Writes down what failed.
@@ -218,5 +286,37 @@ impl OnLog for Hook {
         if let Some(visit) = cx.exchange.slot(self.slot) {
             let _told = self.filter.tell(visit.end(Some(cx.outcome)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_started_time_and_again_rests() {
+        let mut failing = Failing::default();
+        let now = Duration::from_secs(60);
+        let failed = || {
+            Err::<(), _>(FilterError::Plugin {
+                reason: "it panicked".to_owned(),
+            })
+        };
+        for _ in 0..FAILURES_MAX {
+            failing.rests(now).unwrap();
+            failing.started(now, &failed());
+            failing.started(now, &Err::<(), _>(FilterError::Full { limit: 1 }));
+        }
+        let error = failing.rests(now).unwrap_err().detail();
+        assert!(
+            error.contains("3 times") && error.contains("it panicked"),
+            "{error}"
+        );
+        failing.rests(now + RESTART).unwrap();
+        failing.started(now + RESTART, &failed());
+        failing.rests(now + RESTART).unwrap_err();
+        failing.started(now, &Ok(()));
+        failing.rests(now).unwrap();
     }
 }

@@ -8,13 +8,14 @@ use adit_filters::env::HttpResponse;
 use tracing::Level;
 
 use crate::code::Exports;
-use crate::common::{Common, Outgoing, Which};
+use crate::common::{Common, Which};
 use crate::context::Context;
+use crate::under_way::{CallPlace, Outgoing};
 
 /// The one root context of a machine.
 pub(crate) const ROOT: u32 = 1;
 
-/// How many calls a machine may have dispatched in one callback.
+/// How many calls a machine may have dispatched in one callback, and how many of one context may be under way.
 const CALLS_MAX: usize = 16;
 
 /// The host's side of one machine.
@@ -73,9 +74,29 @@ impl Host {
         self.common.services.log(level, text);
     }
 
-    /// Whether one more call may be dispatched.
-    pub(crate) fn may_call(&self) -> bool {
-        self.outgoing.len() < CALLS_MAX
+    /// How many calls of the context are under way that functions are about.
+    fn calls(&mut self) -> Option<&mut usize> {
+        match self.effective {
+            ROOT => Some(&mut self.root_calls),
+            _ => self.context().map(|context| &mut context.calls),
+        }
+    }
+
+    /// A place for one more call with so large a body, if it may be dispatched.
+    pub(crate) fn call_place(&mut self, bytes: usize) -> Option<CallPlace> {
+        let under_way = self.calls().map(|calls| *calls)?;
+        if self.outgoing.len() >= CALLS_MAX || under_way >= CALLS_MAX {
+            return None;
+        }
+        self.common.under_way.place(bytes)
+    }
+
+    /// Takes a call to be dispatched.
+    pub(crate) fn dispatch(&mut self, call: Outgoing) {
+        if let Some(calls) = self.calls() {
+            *calls += 1;
+        }
+        self.outgoing.push(call);
     }
 
     /// Takes what was written to standard output or error, line by line.

@@ -40,6 +40,7 @@ mod driver;
 mod filter;
 mod host;
 mod plugin;
+mod under_way;
 mod visit;
 mod vm;
 

@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adit_filters::env::{BoxFuture, HttpResponse};
 use adit_filters::{Exchange, FilterError, Outcome, Revision, Verdict};
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -12,9 +11,10 @@ use http::{Method, StatusCode, header, request, response};
 use tokio::sync::Notify;
 
 use crate::abi::{Action, Map, Way};
-use crate::common::{Outgoing, Which};
+use crate::common::{Event, Which};
 use crate::context::Context;
 use crate::filter::Filter;
+use crate::under_way::Call;
 use crate::vm::{Said, Vm};
 
 /// One exchange at a filter. Its context goes with it.
@@ -87,9 +87,6 @@ impl Lent for response::Parts {
     }
 }
 
-/// A call that is awaited: whose it is, and what came.
-type Awaited = BoxFuture<'static, (u32, Option<HttpResponse>)>;
-
 impl Visit {
     /// Makes a context for an exchange.
     pub(crate) fn begin(filter: &Arc<Filter>, exchange: &Exchange) -> Result<Self, FilterError> {
@@ -139,7 +136,7 @@ impl Visit {
             if let Ok(context) = vm.context(self.id) {
                 context.lent = None;
                 head.take_back(context);
-                if matches!(said, Ok(Said::Go)) {
+                if !matches!(said, Ok(Said::Wait(_))) {
                     head.leave(context);
                 }
             }
@@ -153,13 +150,21 @@ impl Visit {
         let limit = services.limits().wait;
         let mut over = services.env().clock.sleep(limit);
         let mut said = self.lending(head, |vm, fields| vm.headers(self.id, H::WAY, fields))?;
-        let mut calls: FuturesUnordered<Awaited> = FuturesUnordered::new();
+        let mut calls: FuturesUnordered<Call> = FuturesUnordered::new();
         loop {
+            let common = &self.filter.common;
             let Said::Wait(own) = said else {
+                // What is still under way is answered beside the exchange.
+                calls
+                    .into_iter()
+                    .for_each(|call| common.tell(Event::Call(call)));
                 return Ok(said);
             };
-            calls.extend(own.into_iter().map(|call| self.fetch(call)));
-            if calls.is_empty() && !self.with(|vm| Ok(vm.may_wake()))? {
+            calls.extend(
+                own.into_iter()
+                    .map(|call| Call::new(common, self.which, call)),
+            );
+            if calls.is_empty() && !self.with(|vm| Ok(vm.may_wake(self.id)))? {
                 return Err(FilterError::Plugin {
                     reason: "it paused a head, and nothing is under way that could wake it"
                         .to_owned(),
@@ -184,21 +189,12 @@ impl Visit {
                 }
             };
             said = self.lending(head, |vm, _| {
-                if let Some((token, answer)) = came {
+                if let Some((_, _, token, answer)) = came {
                     vm.deliver(self.id, token, answer)?;
                 }
                 vm.outcome(self.id, H::WAY, Action::Pause)
             })?;
         }
-    }
-
-    fn fetch(&self, call: Outgoing) -> Awaited {
-        let http = Arc::clone(&self.filter.common.services.env().http);
-        let max = self.filter.common.services.limits().fetch_bytes;
-        Box::pin(async move {
-            let answer = http.fetch(call.request).await.ok();
-            (call.token, answer.filter(|answer| answer.body.len() <= max))
-        })
     }
 
     pub(crate) async fn request(

@@ -9,9 +9,10 @@ use adit_wasm::module::{Export, Instance, Params, Results};
 
 use crate::abi::{Action, Way};
 use crate::code::Code;
-use crate::common::{Common, Event, Outgoing, Which};
+use crate::common::{Common, Event, Which};
 use crate::context::Context;
 use crate::host::{Host, ROOT};
+use crate::under_way::{Call, Outgoing};
 
 /// How many machines one configured filter may have.
 pub const VMS_MAX: usize = 4;
@@ -134,10 +135,8 @@ impl Vm {
         }
         let which = self.which;
         for call in std::mem::take(&mut self.host().outgoing) {
-            if call.context == ROOT {
-                self.host().root_calls += 1;
-            }
-            self.common.tell(Event::Call(which, Box::new(call)));
+            let call = Call::new(&self.common, which, call);
+            self.common.tell(Event::Call(call));
         }
         for id in std::mem::take(&mut self.host().done) {
             self.delete(id)?;
@@ -172,6 +171,15 @@ impl Vm {
         })
     }
 
+    /// The context of an exchange before one of its callbacks for this direction. Nothing is resumed by what came before.
+    fn about_to(&mut self, id: u32, way: Way) -> Result<&mut Context, FilterError> {
+        let context = self.context(id)?;
+        if let Some(resumed) = context.resumed.get_mut(way as usize) {
+            *resumed = false;
+        }
+        Ok(context)
+    }
+
     /// Asks about a head; its callback is given the number of fields.
     pub(crate) fn headers(
         &mut self,
@@ -181,7 +189,7 @@ impl Vm {
     ) -> Result<Said, FilterError> {
         let fuel = self.common.services.limits().fuel_decide;
         let exports = Arc::clone(&self.code.exports);
-        let ended = self.context(id)?.ended;
+        let ended = self.about_to(id, way)?.ended;
         let [request, response] = &exports.headers;
         let (export, ended) = match (way, ended) {
             (Way::Request, [ended, _]) => (request, ended),
@@ -200,14 +208,14 @@ impl Vm {
             Way::Request => request,
             Way::Response => response,
         };
-        let context = self.context(id)?;
+        let context = self.about_to(id, way)?;
         let [of_request, of_response] = &context.bodies;
         let bytes = match way {
             Way::Request => of_request.bytes.len(),
             Way::Response => of_response.bytes.len(),
         };
         let action = self.call(id, export, fuel, (id, length(bytes), u32::from(last)))?;
-        self.said(id, way, action)
+        self.said_at_once(id, way, action)
     }
 
     pub(crate) fn trailers(
@@ -223,14 +231,29 @@ impl Vm {
             Way::Request => request,
             Way::Response => response,
         };
+        self.about_to(id, way)?;
         let action = self.call(id, export, fuel, (id, length(fields)))?;
-        self.said(id, way, action)
+        self.said_at_once(id, way, action)
     }
 
     /// What is to be done after a callback that answered this, or no answer.
     fn said(&mut self, id: u32, way: Way, action: Option<u32>) -> Result<Said, FilterError> {
         let action = action.map_or(Action::Continue, Action::of);
         self.outcome(id, way, action)
+    }
+
+    /// The same where nobody waits for calls: the driver sees to them.
+    fn said_at_once(
+        &mut self,
+        id: u32,
+        way: Way,
+        action: Option<u32>,
+    ) -> Result<Said, FilterError> {
+        let mut said = self.said(id, way, action)?;
+        if let Said::Wait(own) = &mut said {
+            self.host().outgoing.append(own);
+        }
+        Ok(said)
     }
 
     /// What is to be done now with a context whose last answer was this.
@@ -270,7 +293,9 @@ impl Vm {
         if id == ROOT {
             let host = self.host();
             host.root_calls = host.root_calls.saturating_sub(1);
-        } else if !self.host().contexts.contains_key(&id) {
+        } else if let Some(context) = self.host().contexts.get_mut(&id) {
+            context.calls = context.calls.saturating_sub(1);
+        } else {
             // Its exchange is over.
             return Ok(());
         }
@@ -300,10 +325,11 @@ impl Vm {
         self.tidy()
     }
 
-    /// Whether anything but its own calls may wake a context.
-    pub(crate) fn may_wake(&mut self) -> bool {
+    /// Whether anything may wake a context: a call of its own too that somebody else sees to.
+    pub(crate) fn may_wake(&mut self, id: u32) -> bool {
         let host = self.host();
-        host.tick.is_some() || host.root_calls > 0 || host.common.has_queues()
+        let own = host.contexts.get(&id).map_or(0, |context| context.calls);
+        host.tick.is_some() || host.root_calls > 0 || own > 0 || host.common.has_queues()
     }
 
     /// Tells a context that its exchange is over.

@@ -11,8 +11,8 @@ use tracing::Level;
 
 use super::{Answer, Caller, MODULE, answer, read, read_text, write_u32};
 use crate::abi::{Pairs, Status, read_pairs};
-use crate::common::Outgoing;
 use crate::host::Host;
+use crate::under_way::Outgoing;
 
 /// Fields that whoever sends the request sets.
 const FRAMING: [HeaderName; 4] = [
@@ -21,6 +21,9 @@ const FRAMING: [HeaderName; 4] = [
     header::HOST,
     header::TRANSFER_ENCODING,
 ];
+
+/// How large a body may be that a call sends, in bytes.
+const BODY_BYTES_MAX: u32 = 1 << 20;
 
 pub(super) fn offer(imports: &mut Imports<'_, Host>) {
     imports
@@ -51,11 +54,16 @@ fn http_call(
         let upstream = read_text(guest, upstream, upstream_size)?;
         let fields = read(guest, fields, fields_size)?;
         let fields = read_pairs(&fields).ok_or(Status::BadArgument)?;
+        if body_size > BODY_BYTES_MAX {
+            let text =
+                format!("a call to `{upstream}` has a body of more than {BODY_BYTES_MAX} bytes");
+            guest.host().log(Level::WARN, &text);
+            return Err(Status::BadArgument.into());
+        }
+        let place = guest.host().call_place(body_size as usize);
+        let place = place.ok_or(Status::InternalFailure)?;
         let body = read(guest, body, body_size)?;
         let host = guest.host();
-        if !host.may_call() {
-            return Err(Status::InternalFailure.into());
-        }
         let request = match request(host, &upstream, fields, body.into(), timeout) {
             Ok(request) => request,
             Err(text) => {
@@ -67,10 +75,11 @@ fn http_call(
         let token = host.tokens;
         let context = host.effective;
         write_u32(guest, token_at, token)?;
-        guest.host().outgoing.push(Outgoing {
+        guest.host().dispatch(Outgoing {
             context,
             token,
             request,
+            place,
         });
         Ok(())
     })
