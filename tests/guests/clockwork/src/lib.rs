@@ -17,6 +17,7 @@ struct Root {
     last: u32,
     times: u32,
     queue: u32,
+    again: u32,
 }
 
 /// Adds to a number in shared data, whoever else does so.
@@ -44,6 +45,7 @@ impl RootContext for Root {
         self.last = hostcalls::define_metric(MetricType::Gauge, "clockwork.last").unwrap();
         self.times = hostcalls::define_metric(MetricType::Histogram, "clockwork.times").unwrap();
         self.queue = hostcalls::register_shared_queue("visits").unwrap();
+        self.again = hostcalls::register_shared_queue("again").unwrap();
         self.set_tick_period(Duration::from_millis(20));
         true
     }
@@ -65,6 +67,12 @@ impl RootContext for Root {
     }
 
     fn on_queue_ready(&mut self, queue: u32) {
+        if queue == self.again {
+            // It is never empty for long.
+            let item = hostcalls::dequeue_shared_queue(queue).unwrap();
+            hostcalls::enqueue_shared_queue(queue, item.as_deref()).unwrap();
+            return;
+        }
         while let Some(item) = hostcalls::dequeue_shared_queue(queue).unwrap() {
             assert_eq!(item, b"one");
             add("visits");
@@ -72,7 +80,10 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Shown { queue: self.queue }))
+        Some(Box::new(Shown {
+            queue: self.queue,
+            again: self.again,
+        }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -82,6 +93,7 @@ impl RootContext for Root {
 
 struct Shown {
     queue: u32,
+    again: u32,
 }
 
 impl Context for Shown {}
@@ -91,6 +103,7 @@ impl HttpContext for Shown {
         let path = self.get_http_request_header(":path").unwrap();
         match path.as_str() {
             "/visit" => hostcalls::enqueue_shared_queue(self.queue, Some(b"one")).unwrap(),
+            "/again" => hostcalls::enqueue_shared_queue(self.again, Some(b"one")).unwrap(),
             "/die" => hostcalls::set_shared_data("die", Some(b"yes"), None).unwrap(),
             _ => {}
         }

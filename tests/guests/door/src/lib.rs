@@ -29,6 +29,7 @@ impl RootContext for Root {
             configuration: self.configuration.clone(),
             path: String::new(),
             pieces: String::new(),
+            asked: 0,
         }))
     }
 
@@ -42,6 +43,8 @@ struct Door {
     path: String,
     /// What it was told of a request's pieces.
     pieces: String,
+    /// How often it has asked beside a body.
+    asked: u32,
 }
 
 /// Goes down until there is no stack left, and needs nothing of the stack that lies in memory.
@@ -101,6 +104,13 @@ impl Context for Door {
         let body = self
             .get_http_call_response_body(0, bytes)
             .unwrap_or_default();
+        if self.path == "/body-ask" {
+            if self.asked < 2 {
+                self.asked += 1;
+                self.ask();
+            }
+            return;
+        }
         match (fields, status.as_deref(), self.path.as_str()) {
             (0, _, _) => self.send_http_response(504, vec![], Some(b"no answer")),
             (_, Some("200"), "/ask-late") => {
@@ -206,6 +216,10 @@ impl HttpContext for Door {
     }
 
     fn on_http_request_body(&mut self, bytes: usize, end: bool) -> Action {
+        if self.path == "/body-ask" && !end && self.asked == 0 {
+            self.asked = 1;
+            return self.ask();
+        }
         if self.path == "/pieces" {
             self.pieces += &format!(", {bytes} {end}");
             let said = if end { &self.pieces } else { "" };
