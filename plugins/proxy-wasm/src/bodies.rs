@@ -72,11 +72,11 @@ fn piece(
         if let Some(place) = context.trailers.get_mut(at) {
             *place = Some(std::mem::take(trailers));
         }
-        context.lent = Some(Map::Trailers(way));
+        context.lend(Map::Trailers(way));
         context.open = Some(way);
         let answer = vm.trailers(id, way, fields);
         let context = vm.context(id)?;
-        context.lent = None;
+        context.keep();
         context.open = None;
         if let Some(now) = context.trailers.get(at).and_then(Option::as_ref) {
             *trailers = now.clone();

@@ -26,7 +26,9 @@ pub(crate) struct Context {
     pub(crate) response: Option<response::Parts>,
     pub(crate) trailers: [Option<HeaderMap>; 2],
     /// What may be changed now.
-    pub(crate) lent: Option<Map>,
+    lent: Option<Map>,
+    /// What was last lent, and how many fields it came with.
+    came: Option<(Map, usize)>,
     pub(crate) bodies: [Buffer; 2],
     /// The body that may be seen now.
     pub(crate) open: Option<Way>,
@@ -103,6 +105,7 @@ impl Context {
             response: None,
             trailers: [None, None],
             lent: None,
+            came: None,
             bodies: Default::default(),
             open: None,
             ended: [false; 2],
@@ -166,6 +169,20 @@ impl Context {
         fields.ok_or(Status::BadArgument)
     }
 
+    /// Lets the filter change what is in a map.
+    pub(crate) fn lend(&mut self, map: Map) {
+        self.lent = Some(map);
+        // A head that is paused is lent several times.
+        if self.came.is_none_or(|(known, _)| known != map) {
+            self.came = Some((map, self.fields(map).map_or(0, HeaderMap::len)));
+        }
+    }
+
+    /// Lets it change nothing any more.
+    pub(crate) fn keep(&mut self) {
+        self.lent = None;
+    }
+
     /// Everything in a map, with what is no field under the names that begin with a colon.
     pub(crate) fn pairs(&self, map: Map) -> Pairs {
         let mut pairs = Vec::new();
@@ -181,8 +198,7 @@ impl Context {
         }
         let fields = self.fields(map).into_iter().flat_map(HeaderMap::iter);
         let own = fields.filter(|(name, _)| special.len() < 2 || *name != header::HOST);
-        pairs
-            .extend(own.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())));
+        pairs.extend(own.map(|(name, value)| (name.as_str().to_owned(), shown(value))));
         pairs
     }
 
@@ -210,10 +226,10 @@ impl Context {
             return self.special(map, &name).map(String::into_bytes);
         }
         let mut values = self.fields(map)?.get_all(&name).iter();
-        let mut all = values.next()?.as_bytes().to_vec();
+        let mut all = shown(values.next()?);
         for value in values {
             all.extend(b", ");
-            all.extend(value.as_bytes());
+            all.extend(shown(value));
         }
         Some(all)
     }
@@ -246,6 +262,8 @@ impl Context {
         beside: bool,
         limits: &Limits,
     ) -> Result<Changed, Status> {
+        // What a visitor sent is not counted against the filter.
+        let came = self.came.map_or(0, |(_, came)| came);
         let fields = self.fields_mut(map)?;
         if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
             return self.put_special(map, name, &value);
@@ -256,7 +274,8 @@ impl Context {
             Err(FieldRefused::Invalid) => return Err(Status::BadArgument),
         };
         let grows = beside || !fields.contains_key(&name);
-        if value.len() > limits.field_bytes || (grows && fields.len() >= limits.fields) {
+        let max = came.saturating_add(limits.fields);
+        if value.len() > limits.field_bytes || (grows && fields.len() >= max) {
             return Err(Status::BadArgument);
         }
         let value = HeaderValue::from_maybe_shared(Bytes::from(value));
@@ -321,26 +340,53 @@ impl Context {
         }
     }
 
-    /// Puts these fields in the place of all that are a filter's to change.
+    /// Puts these fields in the place of all that are a filter's to change; nothing is changed if one cannot be.
     pub(crate) fn put_all(
         &mut self,
         map: Map,
         pairs: Pairs,
         limits: &Limits,
     ) -> Result<Changed, Status> {
+        let before = self.fields_mut(map)?.clone();
+        let uri = self.request.as_ref().map(|head| head.uri.clone());
+        let status = self.response.as_ref().map(|head| head.status);
+        let done = self.put_each(map, pairs, &before, limits);
+        if done.is_err() {
+            *self.fields_mut(map)? = before;
+            if let (Some(head), Some(uri)) = (&mut self.request, uri) {
+                head.uri = uri;
+            }
+            if let (Some(head), Some(status)) = (&mut self.response, status) {
+                head.status = status;
+            }
+        }
+        done
+    }
+
+    fn put_each(
+        &mut self,
+        map: Map,
+        pairs: Pairs,
+        before: &HeaderMap,
+        limits: &Limits,
+    ) -> Result<Changed, Status> {
         let fields = self.fields_mut(map)?;
-        let own: Vec<_> = fields
-            .keys()
-            .filter(|name| own_field(name.as_str()).is_ok())
-            .cloned()
-            .collect();
-        for name in own {
-            fields.remove(name);
+        for name in before.keys() {
+            if own_field(name.as_str()).is_ok() {
+                fields.remove(name);
+            }
         }
         let mut changed = Changed::Yes;
         for (name, value) in pairs {
+            // What was not text comes back as it was shown.
+            let known = before.get_all(&name).iter();
+            let known = known.map(HeaderValue::as_bytes);
+            let mut known = known.filter(|octets| std::str::from_utf8(octets).is_err());
+            let as_it_was =
+                known.find(|octets| String::from_utf8_lossy(octets).as_bytes() == value);
+            let put = as_it_was.unwrap_or(&value).to_vec();
             // What is the edge's is in what the filter has read, and comes back with it.
-            if self.put(map, &name, value.clone(), true, limits)? == Changed::Kept
+            if self.put(map, &name, put, true, limits)? == Changed::Kept
                 && self.value(map, &name).as_deref() != Some(&*value)
             {
                 changed = Changed::Kept;
@@ -348,4 +394,12 @@ impl Context {
         }
         Ok(changed)
     }
+}
+
+/// A field's value as filters see it. Not all of them bear what is no text: SDKs panic, which would cost everybody on
+/// their machine.
+pub(crate) fn shown(value: &HeaderValue) -> Vec<u8> {
+    String::from_utf8_lossy(value.as_bytes())
+        .into_owned()
+        .into_bytes()
 }

@@ -23,6 +23,11 @@
 //!   `https`; only to hosts of `allow-hosts` or `allow-private-hosts`, as for components.
 //! - Fields that are the edge's (framing, forwarding) stay as they are, whatever a filter does to them: its log says
 //!   so. A change of what has gone on already, or of the method, scheme or authority, is a bad argument.
+//! - A field's value that is not UTF-8 is shown with U+FFFD for what is not, and goes on as it came unless it is
+//!   replaced: the SDK for Rust panics on anything else, which would cost all exchanges of the machine.
+//! - `limits.fields` is how many fields a filter may add to those that have come.
+//! - What the host copies for a filter costs fuel, one for four bytes. At most 16 calls of a context are under way, with
+//!   bodies of up to 1 MiB; names of metrics, queues and shared data have up to 256 bytes.
 //! - A body's callback sees what it has paused, whole, up to [`BODY_HOLD_MAX`](adit_filters::BODY_HOLD_MAX). Its last
 //!   piece cannot be paused, and a request's head has gone on before its body comes: who pauses a head must have a
 //!   call, a timer or a queue under way that wakes it.

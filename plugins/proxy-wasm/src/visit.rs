@@ -131,10 +131,10 @@ impl Visit {
         self.with(|vm| {
             let context = vm.context(self.id)?;
             let fields = head.lend(context);
-            context.lent = Some(Map::Headers(H::WAY));
+            context.lend(Map::Headers(H::WAY));
             let said = work(vm, fields);
             if let Ok(context) = vm.context(self.id) {
-                context.lent = None;
+                context.keep();
                 head.take_back(context);
                 if !matches!(said, Ok(Said::Wait(_))) {
                     head.leave(context);

@@ -91,6 +91,51 @@ async fn heads_are_seen_and_changed() {
 }
 
 #[tokio::test]
+async fn heads_of_hostile_visitors_cost_nobody_a_machine() {
+    let authz = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://127.0.0.1:{}", authz.local_addr().unwrap().port());
+    let filter = format!(", configuration = \"\", clusters = {{ authz = \"{url}\" }}");
+    let granted = "allow-private-hosts = [\"127.0.0.1\"]";
+    let engine = TestEngine::start(&rules("door", granted, &filter)).await;
+    let client = engine.client().await;
+    let (host, arrived) = engine.publish_watched(&client, TunnelOptions::http()).await;
+    let meanwhile = async {
+        let (socket, _) = authz.accept().await.unwrap();
+        // As many fields as the edge takes, `Host` and `Connection` among them.
+        let many: String = (0..126)
+            .map(|number| format!("X-{number}: {number}\r\n"))
+            .collect();
+        for path in ["/seen", "/rewrite"] {
+            let (status, answer) = engine.get(&host, path, &many).await;
+            assert_eq!(status, 200, "{answer}");
+            assert!(arrived.last().unwrap().contains("x-125: 125\r\n"));
+        }
+        assert!(arrived.last().unwrap().contains("x-more: 1\r\n"));
+        // What is no text.
+        for path in ["/seen", "/rewrite"] {
+            let mut stream = engine.visit(&host, "http/1.1").await;
+            let head = format!(
+                "GET {path} HTTP/1.1\r\nHost: {host}:{}\r\nConnection: close\r\nX-Odd: a",
+                engine.port()
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(b"\xff\xc3b\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            let _close_notify_or_not = stream.read_to_end(&mut answer).await;
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        answer_one(
+            socket,
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nada",
+        )
+        .await
+    };
+    let ((status, answer), _) = tokio::join!(engine.get(&host, "/ask", ""), meanwhile);
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[tokio::test]
 async fn a_filter_answers_in_the_services_place() {
     let engine = TestEngine::start(&rules("door", "", "")).await;
     let client = engine.client().await;

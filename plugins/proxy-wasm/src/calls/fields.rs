@@ -5,7 +5,7 @@ use tracing::Level;
 
 use super::{Answer, Caller, MODULE, answer, give, read, read_text, write_u32};
 use crate::abi::{Fail, Map, Pairs, Status, read_pairs, write_pairs};
-use crate::context::Changed;
+use crate::context::{Changed, shown};
 use crate::host::Host;
 
 pub(super) fn offer(imports: &mut Imports<'_, Host>) {
@@ -27,8 +27,7 @@ fn pairs(host: &mut Host, map: Map) -> Pairs {
         };
         let status = (":status".to_owned(), answer.status.as_str().into());
         let fields = answer.headers.iter();
-        let fields =
-            fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().into()));
+        let fields = fields.map(|(name, value)| (name.as_str().to_owned(), shown(value)));
         return std::iter::once(status).chain(fields).collect();
     }
     host.context()
@@ -42,7 +41,7 @@ fn value(host: &mut Host, map: Map, name: &str) -> Option<Vec<u8>> {
         if name == ":status" {
             return Some(answer.status.as_str().into());
         }
-        return Some(answer.headers.get(name)?.as_bytes().into());
+        return answer.headers.get(name).map(shown);
     }
     host.context()?.value(map, name)
 }

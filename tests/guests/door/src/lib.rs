@@ -168,6 +168,15 @@ impl HttpContext for Door {
                 self.set_http_request_header(":path", Some("/elsewhere?a=b"));
                 Action::Continue
             }
+            "/rewrite" => {
+                let all = self.get_http_request_headers();
+                let all = all
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str()));
+                self.set_http_request_headers(all.collect());
+                self.add_http_request_header("x-more", "1");
+                Action::Continue
+            }
             "/reply" => {
                 let fields = vec![("x-from", "door"), ("content-length", "9999")];
                 self.send_http_response(418, fields, Some(b"short and stout"));
