@@ -145,10 +145,18 @@ impl Filter {
             }
         }
         if let Some((at, slot)) = free.and_then(|at| Some((at, self.vms.get(at)?))) {
-            match place(&mut lock(slot), at) {
-                // As many instances of plugins are at work as may be: one of ours has to do.
-                Err(FilterError::Full { .. }) => {}
-                other => return other,
+            let mut slot = lock(slot);
+            if slot.is_none() {
+                match self.start_again(at) {
+                    Ok(vm) => *slot = Some(vm),
+                    // As many instances of plugins are at work as may be: one of ours has to do.
+                    Err(FilterError::Full { .. }) => {}
+                    Err(error) if crowded.is_some() => self.common.services.failed(&error),
+                    Err(error) => return Err(error),
+                }
+            }
+            if slot.is_some() {
+                return place(&mut slot, at);
             }
         }
         let at = crowded.map_or_else(
