@@ -289,24 +289,21 @@ def hostile_python(world):
     return figure
 
 
-@case("plugin-new-javascript", 900)
-def author(world):
-    """`adit plugin new --lang js`, build, check and test in an empty folder, and then live in `adit dev`."""
-    tool("npm")
-    where = world.scratch / "author"
+def author(world, language):
+    """`adit plugin new`, build, check and test in an empty folder, and then live in `adit dev`."""
+    where = world.scratch / f"author-{language}"
     where.mkdir()
     env = {k: v for k, v in os.environ.items() if not k.startswith(("ADIT_", "RSTREAM_"))}
-    run([ADIT, "plugin", "new", "only-browsers", "--lang", "js"], cwd=where, env=env)
+    run([ADIT, "plugin", "new", "only-browsers", "--lang", language], cwd=where, env=env)
     project = where / "only-browsers"
     started = time.monotonic()
     run([ADIT, "plugin", "build"], cwd=project, env=env, seconds=400)
     built = time.monotonic() - started
-    equal("phases", json.loads(run([ADIT, "plugin", "check", "--json", "only-browsers.wasm"], cwd=project, seconds=200).stdout)["phases"], ["request"])
+    report = run([ADIT, "plugin", "check", "--json", "only-browsers.wasm"], cwd=project, seconds=200).stdout
+    equal("phases", json.loads(report)["phases"], ["request"])
     tried = run([ADIT, "plugin", "test", "only-browsers.wasm"], cwd=project, seconds=200).stdout.decode()
     check(tried.endswith("3 passed\n"), tried)
-    run(["npm", "run", "check"], cwd=project, env=env, seconds=200)
-    argv = [ADIT, "dev", "--plugin", project / "only-browsers.wasm"]
-    daemon = world.start(argv, cwd=where, env=env)
+    daemon = world.start([ADIT, "dev", "--plugin", project / "only-browsers.wasm"], cwd=where, env=env)
 
     def url(line):
         return re.search(r"https://([a-z0-9.-]+\.localhost):(\d+)", line)
@@ -317,4 +314,20 @@ def author(world):
     curl += ["--connect-to", f"::127.0.0.1:{found.group(2)}"]
     for agent, status in (("Mozilla/5.0", "200"), ("MegaCrawler/1.0", "403")):
         equal(f"status for {agent}", run([*curl, "-A", agent, address]).stdout.decode(), status)
-    return f"tools fetched and built in {built:.0f} s"
+    return project, f"tools fetched and built in {built:.0f} s"
+
+
+@case("plugin-new-javascript", 900)
+def author_javascript(world):
+    """A filter in JavaScript from nothing, which fits the types of the interface."""
+    npm = tool("npm")
+    project, figure = author(world, "js")
+    run([npm, "run", "check"], cwd=project, seconds=200)
+    return figure
+
+
+@case("plugin-new-python", 900)
+def author_python(world):
+    """A filter in Python from nothing."""
+    _, figure = author(world, "python")
+    return figure

@@ -15,7 +15,7 @@ use crate::terminal::clean;
 #[command(after_help = "\
 A filter in Rust is built with `cargo build --release --target wasm32-wasip2`, and its component is
 left beside Cargo.toml under the package's name. One in JavaScript is built with npm, by the script
-`build` of its package.json.
+`build` of its package.json, and one in Python with componentize-py, in an environment in its folder.
 
 Examples:
   adit plugin build

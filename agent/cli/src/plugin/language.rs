@@ -1,6 +1,7 @@
 //! Languages that filters are written in: for each, a project to begin with and how it is built.
 
 mod javascript;
+mod python;
 mod rust;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ pub(super) enum Language {
     Rust,
     #[value(name = "js", alias = "javascript")]
     JavaScript,
+    Python,
 }
 
 /// A file of a new project.
@@ -65,6 +67,7 @@ impl Language {
         match self {
             Self::Rust => "Rust",
             Self::JavaScript => "JavaScript",
+            Self::Python => "Python",
         }
     }
 
@@ -73,6 +76,7 @@ impl Language {
         match self {
             Self::Rust => "src/lib.rs",
             Self::JavaScript => "filter.js",
+            Self::Python => "filter.py",
         }
     }
 
@@ -81,6 +85,7 @@ impl Language {
         match self {
             Self::Rust => rust::MARK,
             Self::JavaScript => javascript::MARK,
+            Self::Python => python::MARK,
         }
     }
 
@@ -89,6 +94,7 @@ impl Language {
         match self {
             Self::Rust => rust::files(name),
             Self::JavaScript => Ok(javascript::files(name)),
+            Self::Python => Ok(python::files(name)),
         }
     }
 
@@ -97,6 +103,7 @@ impl Language {
         match self {
             Self::Rust => rust::build(folder),
             Self::JavaScript => javascript::build(folder),
+            Self::Python => python::build(folder),
         }
     }
 }
