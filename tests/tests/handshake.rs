@@ -204,6 +204,24 @@ async fn keys_are_agreed_on_so_at_the_project_s_own_host_too() {
     engine.rewrite(&format!("{rules}{off}"));
     engine.engine.reload().unwrap();
     assert_eq!(agreed(&own, &OLD, b"rstrm/1").await, Ok(()));
+    // Whoever names no project comes to the default one.
+    let both = format!("{rules}{off}[project.default]\npolicies = [\"edge\"]\n");
+    engine.rewrite(&both);
+    engine.engine.reload().unwrap();
+    assert_eq!(agreed(ENGINE_HOST, &OLD, b"rstrm/1").await, refused);
+    assert_eq!(agreed(ENGINE_HOST, &NEW, b"rstrm/1").await, Ok(()));
+    assert_eq!(agreed(ENGINE_HOST, &OLD, b"h2").await, Ok(()));
+    // A handshake for another name is none for the project's host.
+    let config = visitor(&engine, &[&TLS13], groups(&OLD));
+    for (name, status) in [(ENGINE_HOST, 421), (&own, 200)] {
+        let stream = engine.handshake(name, &config).await.unwrap();
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get(format!("https://{own}/api/health/live"));
+        let mut send = send.ready().await.unwrap();
+        let (answer, _) = send.send_request(request.body(()).unwrap(), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), status, "{name}");
+    }
 }
 
 #[tokio::test]

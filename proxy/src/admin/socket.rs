@@ -136,7 +136,7 @@ async fn converse(stream: UnixStream, engine: Arc<Inner>) {
     let conversation = async {
         let asked_by = stream.peer_cred().ok().map(|peer| peer.uid());
         // Whoever found the file before its mode was set does not get in by that.
-        if asked_by.is_some_and(|uid| !may_ask(uid)) {
+        if !asked_by.is_some_and(may_ask) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let (reader, mut writer) = stream.into_split();

@@ -65,10 +65,22 @@ pub(super) async fn guard(
 ) -> Response {
     let host = request.uri().host().unwrap_or_default();
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    if !api.names.load().own.takes_certificates(&host) {
+    let names = api.names.load();
+    let connection = request.extensions().get::<Arc<ConnectionInfo>>().cloned();
+    // What a project demands of handshakes at its host was not demanded of one for another name.
+    if let Some(project) = names.own.demands_of(&host)
+        && let Some(hello) = connection.as_ref().and_then(|info| info.hello.as_ref())
+        && hello
+            .server_name
+            .as_deref()
+            .and_then(|name| names.own.demands_of(name))
+            != Some(project)
+    {
+        return Refusal::Misdirected.into_response();
+    }
+    if !names.own.takes_certificates(&host) {
         return next.run(request).await;
     }
-    let connection = request.extensions().get::<Arc<ConnectionInfo>>().cloned();
     let tls = connection.as_ref().and_then(|info| info.tls.as_ref());
     let Some(tls) = tls.filter(|tls| tls.certificate_for.as_deref() == Some(&*host)) else {
         return Refusal::Misdirected.into_response();

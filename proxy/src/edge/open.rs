@@ -11,6 +11,7 @@ use adit_filters::{Reason, Refusal};
 use futures_util::{StreamExt as _, stream};
 use slab::Slab;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::record::Record;
 
@@ -19,6 +20,9 @@ const JUDGED_AT_ONCE: usize = 4096;
 
 /// How long each filter may take to judge an exchange again; then it could not decide.
 const JUDGE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long all of them may take together: others wait for their turn.
+const JUDGE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Every connection with exchanges under way.
 #[derive(Default)]
@@ -141,7 +145,8 @@ async fn judge(record: &Record, changes: &Changes) -> Option<Result<(), Refusal>
     if !changes.credentials && Arc::ptr_eq(&chain, record.chain()) {
         return None;
     }
-    let patience = || tokio::time::sleep(JUDGE_WAIT);
+    let end = Instant::now() + JUDGE_WAIT_MAX;
+    let patience = || tokio::time::sleep_until(end.min(Instant::now() + JUDGE_WAIT));
     let (before, exchange) = (record.chain(), record.exchange());
     let judging = chain.rejudge(before, exchange, record.upgrade(), patience);
     Some(judging.await)

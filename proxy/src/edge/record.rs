@@ -125,8 +125,12 @@ impl Record {
 
     /// Whether somebody has ended the exchange, and why. For what goes on with nobody to drive it.
     pub(crate) fn is_stopped(&self) -> Option<Refusal> {
-        let why = || Refusal::edge(Reason::Policy);
-        (self.stop.is_asked()).then(|| self.refusal().unwrap_or_else(why))
+        self.stop.is_asked().then(|| self.why_stopped())
+    }
+
+    fn why_stopped(&self) -> Refusal {
+        let why = self.refusal();
+        why.unwrap_or_else(|| Refusal::edge(Reason::Policy))
     }
 
     /// Waits until somebody ends the exchange. For the one task that drives it.
@@ -137,8 +141,7 @@ impl Record {
     /// Waits until somebody ends the exchange, and says why.
     pub(crate) async fn stopped_by(&self) -> Refusal {
         self.stopped().await;
-        let why = self.is_stopped();
-        why.unwrap_or_else(|| Refusal::edge(Reason::Policy))
+        self.why_stopped()
     }
 
     /// From now on, who ends the exchange ends the connection that this tells.

@@ -164,7 +164,8 @@ impl Visit {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let peer = self.info.peer.ip();
-        decisions.retain(|decision| !decision.has_left(peer));
+        // Whoever comes now has not.
+        decisions.retain(|decision| decision.client == client || !decision.has_left(peer));
         decisions
             .iter_mut()
             .find(|decision| {

@@ -188,6 +188,8 @@ impl Inner {
         let names = OwnNames::new(&config);
         self.routes.set_engine_hosts(names.all().map(str::to_owned));
         self.api.set_names(names.clone(), port);
+        let exchanges = built.policies.key_exchanges();
+        self.dispatch.exchanges.store(Arc::new(exchanges));
         let settings = build::listen_settings(&config, names, &built);
         self.dispatch.settings.store(Arc::new(settings));
         self.fronts.set(config.front.clone());
@@ -206,8 +208,6 @@ impl Inner {
         login::on_sign_out(&built.services, &self.edge);
         self.services.store(Arc::new(built.services));
         self.runtime.store(built.runtime.map(Arc::new));
-        let exchanges = built.policies.key_exchanges();
-        self.dispatch.exchanges.store(Arc::new(exchanges));
         self.policies.store(Arc::clone(&built.policies));
         for (tunnel, error) in self.agents.set_assemble(assemble(built.policies)) {
             tracing::warn!(tunnel = %tunnel.info.id, error = %error.message, "tunnel closed, it does not fit the new configuration");

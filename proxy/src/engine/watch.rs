@@ -32,7 +32,10 @@ pub(super) async fn files<C: Future<Output = ()>>(
             (at, settling) = (now, Settling::acted_upon(seen));
         } else if settling.look(seen.clone()) && seen.is_some() {
             // A file that is gone says nothing: what was read from it stays in effect.
-            changed().await;
+            tokio::select! {
+                () = changed() => {}
+                () = reached(&mut phase, Phase::Draining) => return,
+            }
         }
     }
 }

@@ -55,11 +55,14 @@ impl OwnNames {
             takes_certificates: false,
         };
         if let Some(other) = &own.certificates_at {
-            self.own.entry(other.clone()).or_insert_with(|| Own {
-                demands_of: project.map(str::to_owned),
+            let other = self.own.entry(other.clone()).or_insert_with(|| Own {
                 takes_certificates: true,
                 ..Own::default()
             });
+            // One of the engine's names may begin with the same label.
+            if let Some(project) = project {
+                other.demands_of = Some(project.to_owned());
+            }
         }
         self.own.insert(name, own);
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use adit_config::DEFAULT_PROJECT;
 use adit_filters::{ClientAuth, ClientHello, ConnectionInfo, KeyExchange, Transport};
 use adit_transport::Guarded;
 use adit_transport::tls::ServerStream;
@@ -318,9 +319,11 @@ impl Dispatch {
                 .is_ok_and(|own| settings.tls.covers(&own.ip().to_canonical().to_string())),
         };
         let name = hello.server_name.as_deref();
+        // Who comes as an agent by the engine's host, or by none, comes to the default project.
         let exchange = name
-            .filter(|_| own)
             .and_then(|name| settings.names.demands_of(name))
+            .or(for_agents.then_some(DEFAULT_PROJECT))
+            .filter(|_| own)
             .and_then(|project| self.exchanges.load().get(project).copied());
         match (own, for_agents, name) {
             (true, true, Some(name)) if settings.names.takes_certificates(name) => {

@@ -22,7 +22,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 const FILES_MAX: usize = 10_000;
 
 /// Folders that hold what is made, and what others wrote.
-const PASSED_OVER: [&str; 4] = ["target", "dist", "node_modules", "vendor"];
+const PASSED_OVER: [&str; 7] = [
+    "target",
+    "dist",
+    "node_modules",
+    "vendor",
+    "types",
+    "wit_world",
+    "__pycache__",
+];
 
 /// Build the filter in a folder, and try its cases, whenever something in it changes
 #[derive(Debug, Args)]
@@ -87,8 +95,12 @@ fn sources(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, Stamp>> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
     while let Some(next) = open.pop() {
-        let shown = || format!("cannot read `{}`", next.display());
-        for entry in fs::read_dir(&next).with_context(shown)?.flatten() {
+        let entries = match fs::read_dir(&next) {
+            // It was there a moment ago.
+            Err(_) if next != folder => continue,
+            entries => entries.with_context(|| format!("cannot read `{}`", next.display()))?,
+        };
+        for entry in entries.flatten() {
             let (name, path) = (entry.file_name(), entry.path());
             let name = name.to_string_lossy();
             let Ok(kind) = entry.file_type() else {

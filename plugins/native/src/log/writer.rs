@@ -247,6 +247,10 @@ fn write_all(
                 failing = true;
             }
         }
+        if count > BATCH_MAX as u64 {
+            // More is waiting.
+            continue;
+        }
         #[expect(
             clippy::disallowed_methods,
             reason = "the writer has a thread of its own, which no task waits for"

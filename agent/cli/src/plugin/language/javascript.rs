@@ -57,7 +57,8 @@ pub(super) fn files(name: &str) -> Vec<File> {
 /// Has npm build the project, with its tools fetched first where they are not there yet.
 pub(super) fn build(folder: &Path) -> anyhow::Result<Built> {
     let name = package_name(&folder.join(MARK))?;
-    if !folder.join("node_modules").is_dir() {
+    // What npm writes when it is done.
+    if !folder.join("node_modules/.package-lock.json").is_file() {
         npm(
             folder,
             &["ci", "--no-audit", "--no-fund"],
