@@ -35,7 +35,7 @@ pub use build::{check, every_problem};
 pub use error::{ReloadError, StartError};
 pub use explain::Explanation;
 pub(crate) use inner::Inner;
-pub use plugins::settings as plugin_settings;
+pub use plugins::{read as plugin_bytes, settings as plugin_settings};
 use switch::Switchboard;
 pub(crate) use switch::Wish;
 pub use switch::{SwitchError, Switched, forget_switch};

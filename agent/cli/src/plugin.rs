@@ -67,10 +67,6 @@ fn grouped(number: u64) -> String {
     text
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +81,5 @@ mod tests {
         ] {
             assert_eq!(grouped(number), text);
         }
-        assert_eq!(hexadecimal(&[0, 0xab]), "00ab");
     }
 }

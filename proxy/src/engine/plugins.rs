@@ -122,7 +122,11 @@ pub fn settings(plugin: &Plugin, usual_memory: usize) -> Result<PluginSettings, 
     })
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+/// The bytes of a plugin's file, one more than is taken at most.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // One byte more than is taken: a larger file is told from one that just fits.
     let limit = COMPONENT_BYTES_MAX as u64 + 1;

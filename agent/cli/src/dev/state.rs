@@ -42,7 +42,7 @@ impl State {
         if !state.secret().exists() {
             let mut bytes = [0; SECRET_BYTES];
             getrandom::fill(&mut bytes).context("the system gives no randomness")?;
-            let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let text: String = hex::encode(bytes);
             write_private(&state.secret(), &text)?;
         }
         Ok(state)

@@ -60,7 +60,7 @@ fn line(text: &str) -> anyhow::Result<String> {
     }
     let key = PublicKey::of_secret(text).or_else(|| PublicKey::read(text).ok());
     if let Some(key) = key {
-        return Ok(format!("public-key = \"{}\"", hex(key.der())));
+        return Ok(format!("public-key = \"{}\"", hex::encode(key.der())));
     }
     // A hash is of every octet: what is not surely a token would be one that nobody ever shows.
     let part = |part: &str| {
@@ -76,11 +76,7 @@ fn line(text: &str) -> anyhow::Result<String> {
 }
 
 fn hashed(key: &str, octets: &[u8]) -> String {
-    format!("{key} = [\"{}\"]", hex(&sha256(octets)))
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    format!("{key} = [\"{}\"]", hex::encode(sha256(octets)))
 }
 
 #[cfg(test)]
@@ -99,7 +95,7 @@ mod tests {
             .unwrap()
             .self_signed(&own)
             .unwrap();
-        let secret = hex(own.serialized_der());
+        let secret = hex::encode(own.serialized_der());
         let public = line(&own.public_key_pem()).unwrap();
         assert_eq!(line(&own.serialize_pem()).unwrap(), public);
         assert_eq!(line(&secret).unwrap(), public);

@@ -65,7 +65,7 @@ fn fresh_secret() -> anyhow::Result<String> {
     let mut octets = [0; SECRET_OCTETS];
     getrandom::fill(&mut octets)
         .map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))?;
-    Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect())
+    Ok(hex::encode(octets))
 }
 
 /// Writes a file that must not exist, readable from its first moment by whom `mode` says.

@@ -1,14 +1,11 @@
 //! `adit plugin check`.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use adit_proxy::engine::plugin_bytes;
 use adit_proxy::env::World;
-use adit_wasm::{
-    COMPONENT_BYTES_MAX, ComponentError, Limits, Plugin, PluginSettings, Runtime, Settings,
-};
+use adit_wasm::{ComponentError, Limits, Plugin, PluginSettings, Runtime, Settings};
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
@@ -43,19 +40,14 @@ pub(super) struct Report {
     /// Where it takes part.
     pub(super) phases: Vec<&'static str>,
     /// Where its filters could stand to some effect.
-    stages: Stages,
+    /// Which stage suits it: it may stand at any.
+    stage: &'static str,
     exports: Vec<String>,
     imports: Vec<Imported>,
     /// Keys of its table in the configuration without which it will not do all it can.
     grants: Vec<Grant>,
     config: Vec<Setting>,
     schema: Value,
-}
-
-#[derive(Debug, Serialize)]
-struct Stages {
-    any: bool,
-    advice: &'static str,
 }
 
 /// A report on a component that can be used.
@@ -117,15 +109,9 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The bytes of a component, one more than is taken at most.
+/// The bytes of a component.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let shown = path.display();
-    let mut bytes = Vec::new();
-    let file = File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
-    file.take(COMPONENT_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("cannot read `{shown}`"))?;
-    Ok(bytes)
+    plugin_bytes(path).with_context(|| format!("cannot read `{}`", path.display()))
 }
 
 /// What components run on while one is looked at or tried.
@@ -178,8 +164,8 @@ pub(super) fn look(bytes: &[u8]) -> anyhow::Result<Report> {
     let phases = component.phases();
     Ok(Report {
         bytes: bytes.len(),
-        sha256: super::hexadecimal(&component.sha256),
-        stages: stages(&phases, &grants),
+        sha256: hex::encode(component.sha256),
+        stage: stage(&phases, &grants),
         exports: component.exports(),
         imports: imports
             .iter()
@@ -195,9 +181,9 @@ pub(super) fn look(bytes: &[u8]) -> anyhow::Result<Report> {
     })
 }
 
-fn stages(phases: &[&str], grants: &[Grant]) -> Stages {
+fn stage(phases: &[&str], grants: &[Grant]) -> &'static str {
     let only = |one: &str| phases.iter().all(|phase| *phase == one);
-    let advice = if grants.iter().any(|grant| grant.key == "establish-identity") {
+    if grants.iter().any(|grant| grant.key == "establish-identity") {
         "`identity` suits it: what stands behind can ask who the visitor is"
     } else if only("log") {
         "`log` suits it"
@@ -205,8 +191,7 @@ fn stages(phases: &[&str], grants: &[Grant]) -> Stages {
         "`network` suits what looks at addresses alone"
     } else {
         "`policy`, unless its table names another"
-    };
-    Stages { any: true, advice }
+    }
 }
 
 /// The keys that a schema describes.
@@ -277,7 +262,7 @@ fn told(report: &Report) -> String {
         ),
         ("sha256", report.sha256.clone()),
         ("phases", report.phases.join(", ")),
-        ("stage", format!("any; {}", report.stages.advice)),
+        ("stage", format!("any; {}", report.stage)),
     ];
     for export in &report.exports {
         lines.push(("exports", export.clone()));

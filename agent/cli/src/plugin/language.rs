@@ -6,9 +6,39 @@ mod rust;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
+
+/// A file of Adit's own tree, and its text.
+macro_rules! ours {
+    ($path:literal) => {
+        (
+            $path,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../", $path)),
+        )
+    };
+}
+use ours;
+
+/// The interface, and the guide to it: what filters in every language are written with.
+const WIT: [(&str, &str); 6] = [
+    ours!("wit/README.md"),
+    ours!("wit/context.wit"),
+    ours!("wit/host.wit"),
+    ours!("wit/phases.wit"),
+    ours!("wit/types.wit"),
+    ours!("wit/world.wit"),
+];
+
+/// The cases of a new filter in a language that its component brings along: without a bound of fuel, which is mostly
+/// the language's.
+const CASES: &str = include_str!("language/cases.toml");
+
+/// Where a project keeps what filters are written with. Below it, everything stands as in Adit's own tree, so that the
+/// same sources find the interface from both.
+const VENDOR: &str = "vendor/adit/";
 
 /// A language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,5 +135,38 @@ impl Language {
             Self::JavaScript => javascript::build(folder),
             Self::Python => python::build(folder),
         }
+    }
+}
+
+/// Has a tool of the language do something in a folder. What it says goes to stderr as it says it. `otherwise` is what to
+/// do where it is not there.
+fn run(folder: &Path, tool: &Path, args: &[&str], otherwise: &str) -> anyhow::Result<()> {
+    // A path is looked for from the folder, a name where commands are.
+    let program = match tool.components().count() {
+        1 => tool.to_owned(),
+        _ => std::path::absolute(folder.join(tool))?,
+    };
+    let shown = tool.display();
+    let status = Command::new(program)
+        .args(args)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .with_context(|| format!("cannot run `{shown}`: {otherwise}"))?;
+    match status.success() {
+        true => Ok(()),
+        false => bail!("`{shown} {}` failed: see above", args.join(" ")),
+    }
+}
+
+/// What a project calls itself, if a file can be called so too.
+fn file_name(name: String, manifest: &Path) -> anyhow::Result<String> {
+    match name.contains(['/', '\\']) || name.starts_with('.') {
+        false => Ok(name),
+        true => bail!(
+            "`{}`: `name` names a file too, write it without `/` and no `.` first",
+            manifest.display()
+        ),
     }
 }

@@ -177,7 +177,7 @@ impl Bench {
                 anyhow!("`{}` is not loadable: {why}", file.display())
             })?
             .counted(Arc::clone(&spent));
-        let sha256 = super::hexadecimal(&plugin.component().sha256);
+        let sha256 = hex::encode(plugin.component().sha256);
         let is_another = |pinned: &String| !pinned.eq_ignore_ascii_case(&sha256);
         if table.sha256.as_ref().is_some_and(is_another) {
             let text = format!(

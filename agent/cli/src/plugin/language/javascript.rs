@@ -2,41 +2,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
-use super::{Built, File};
+use super::{Built, CASES, File, VENDOR, WIT, file_name, ours, run};
 
 /// What says that a folder holds a filter in JavaScript.
 pub(super) const MARK: &str = "package.json";
 
-macro_rules! ours {
-    ($path:literal) => {
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../", $path))
-    };
-}
-
-/// What filters are written with, where a project has it.
-const SOURCES: &[(&str, &str)] = &[
-    ("vendor/adit/LICENSE", ours!("LICENSE")),
-    (
-        "vendor/adit/plugins/guest-js/filter.js",
-        ours!("plugins/guest-js/filter.js"),
-    ),
-    ("vendor/adit/wit/README.md", ours!("wit/README.md")),
-    ("wit/deps/adit-filter/context.wit", ours!("wit/context.wit")),
-    ("wit/deps/adit-filter/host.wit", ours!("wit/host.wit")),
-    ("wit/deps/adit-filter/phases.wit", ours!("wit/phases.wit")),
-    ("wit/deps/adit-filter/types.wit", ours!("wit/types.wit")),
-    ("wit/deps/adit-filter/world.wit", ours!("wit/world.wit")),
-    // The versions that our own example is built and tested with.
-    (
-        "package-lock.json",
-        ours!("plugins/examples/js/package-lock.json"),
-    ),
-];
+/// Where the tools look for what the interface is made of.
+const DEPENDENCY: &str = "wit/deps/adit-filter/";
 
 /// A new project's files.
 pub(super) fn files(name: &str) -> Vec<File> {
@@ -45,27 +21,39 @@ pub(super) fn files(name: &str) -> Vec<File> {
         ("filter.js", include_str!("javascript/filter.js")),
         ("wit/world.wit", include_str!("javascript/world.wit")),
         ("tsconfig.json", include_str!("javascript/tsconfig.json")),
-        ("cases.toml", include_str!("javascript/cases.toml")),
+        ("cases.toml", CASES),
         ("README.md", include_str!("javascript/readme.md")),
         (".gitignore", include_str!("javascript/gitignore")),
     ];
     let own = own.map(|(path, text)| File::new(path, text.replace("{{name}}", name)));
-    let carried = SOURCES.iter().map(|(path, text)| File::new(*path, *text));
+    let interface = WIT.into_iter().map(|(path, text)| {
+        match path
+            .strip_suffix(".wit")
+            .and_then(|path| path.strip_prefix("wit/"))
+        {
+            Some(name) => File::new(format!("{DEPENDENCY}{name}.wit"), text),
+            None => File::new(format!("{VENDOR}{path}"), text),
+        }
+    });
+    let carried = [ours!("LICENSE"), ours!("plugins/guest-js/filter.js")];
+    let carried = carried.map(|(path, text)| File::new(format!("{VENDOR}{path}"), text));
+    // The versions that our own example is built and tested with.
+    let (_, lock) = ours!("plugins/examples/js/package-lock.json");
+    let carried = interface
+        .chain(carried)
+        .chain([File::new("package-lock.json", lock)]);
     own.into_iter().chain(carried).collect()
 }
 
 /// Has npm build the project, with its tools fetched first where they are not there yet.
 pub(super) fn build(folder: &Path) -> anyhow::Result<Built> {
     let name = package_name(&folder.join(MARK))?;
+    let (npm, otherwise) = (Path::new("npm"), "https://nodejs.org has it, with Node.js");
     // What npm writes when it is done.
     if !folder.join("node_modules/.package-lock.json").is_file() {
-        npm(
-            folder,
-            &["ci", "--no-audit", "--no-fund"],
-            "fetch the tools of",
-        )?;
+        run(folder, npm, &["ci", "--no-audit", "--no-fund"], otherwise)?;
     }
-    npm(folder, &["run", "--silent", "build"], "build")?;
+    run(folder, npm, &["run", "--silent", "build"], otherwise)?;
     let component = folder.join("dist").join(format!("{name}.wasm"));
     if !component.is_file() {
         bail!(
@@ -74,21 +62,6 @@ pub(super) fn build(folder: &Path) -> anyhow::Result<Built> {
         );
     }
     Ok(Built { name, component })
-}
-
-/// What npm says goes to stderr as it says it.
-fn npm(folder: &Path, args: &[&str], to: &str) -> anyhow::Result<()> {
-    let status = Command::new("npm")
-        .args(args)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status()
-        .context("cannot run `npm`: https://nodejs.org has it, with Node.js")?;
-    match status.success() {
-        true => Ok(()),
-        false => bail!("npm could not {to} `{}`: see above", folder.display()),
-    }
 }
 
 fn package_name(manifest: &Path) -> anyhow::Result<String> {
@@ -100,8 +73,5 @@ fn package_name(manifest: &Path) -> anyhow::Result<String> {
     let text = fs::read_to_string(manifest).with_context(|| format!("cannot read `{shown}`"))?;
     let Manifest { name } = serde_json::from_str(&text)
         .with_context(|| format!("`{shown}` is not the manifest of a package"))?;
-    match name.contains(['/', '\\']) || name.starts_with('.') {
-        false => Ok(name),
-        true => bail!("`{shown}`: `name` names a file too, write it without `/` and no `.` first"),
-    }
+    file_name(name, manifest)
 }

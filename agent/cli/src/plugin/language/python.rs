@@ -2,38 +2,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde::Deserialize;
 
-use super::{Built, File};
+use super::{Built, CASES, File, VENDOR, WIT, file_name, ours, run};
 
 /// What says that a folder holds a filter in Python.
 pub(super) const MARK: &str = "pyproject.toml";
 
 /// Where the project's tools are.
 const TOOLS: &str = ".venv";
-
-macro_rules! ours {
-    ($path:literal) => {
-        (
-            concat!("vendor/adit/", $path),
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../", $path)),
-        )
-    };
-}
-
-/// What filters are written with, where a project has it.
-const SOURCES: &[(&str, &str)] = &[
-    ours!("LICENSE"),
-    ours!("wit/README.md"),
-    ours!("wit/context.wit"),
-    ours!("wit/host.wit"),
-    ours!("wit/phases.wit"),
-    ours!("wit/types.wit"),
-    ours!("wit/world.wit"),
-];
 
 /// The version that our own example is built and tested with.
 const REQUIREMENTS: &str = include_str!(concat!(
@@ -48,12 +27,13 @@ pub(super) fn files(name: &str) -> Vec<File> {
         ("requirements.txt", REQUIREMENTS),
         ("filter.py", include_str!("python/filter.py")),
         ("world.wit", include_str!("python/world.wit")),
-        ("cases.toml", include_str!("python/cases.toml")),
+        ("cases.toml", CASES),
         ("README.md", include_str!("python/readme.md")),
         (".gitignore", include_str!("python/gitignore")),
     ];
     let own = own.map(|(path, text)| File::new(path, text.replace("{{name}}", name)));
-    let carried = SOURCES.iter().map(|(path, text)| File::new(*path, *text));
+    let carried = WIT.into_iter().chain([ours!("LICENSE")]);
+    let carried = carried.map(|(path, text)| File::new(format!("{VENDOR}{path}"), text));
     own.into_iter().chain(carried).collect()
 }
 
@@ -89,27 +69,6 @@ pub(super) fn build(folder: &Path) -> anyhow::Result<Built> {
     Ok(Built { name, component })
 }
 
-/// What a tool says goes to stderr as it says it.
-fn run(folder: &Path, tool: &Path, args: &[&str], otherwise: &str) -> anyhow::Result<()> {
-    // A path is looked for from the folder, a name where commands are.
-    let program = match tool.components().count() {
-        1 => tool.to_owned(),
-        _ => std::path::absolute(folder.join(tool))?,
-    };
-    let shown = tool.display();
-    let status = Command::new(program)
-        .args(args)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status()
-        .with_context(|| format!("cannot run `{shown}`: {otherwise}"))?;
-    match status.success() {
-        true => Ok(()),
-        false => bail!("`{shown}` failed: see above"),
-    }
-}
-
 fn package_name(manifest: &Path) -> anyhow::Result<String> {
     #[derive(Deserialize)]
     struct Manifest {
@@ -125,8 +84,5 @@ fn package_name(manifest: &Path) -> anyhow::Result<String> {
         project: Named { name },
     } = toml::from_str(&text)
         .with_context(|| format!("`{shown}` does not say what the project is called"))?;
-    match name.contains(['/', '\\']) || name.starts_with('.') {
-        false => Ok(name),
-        true => bail!("`{shown}`: `name` names a file too, write it without `/` and no `.` first"),
-    }
+    file_name(name, manifest)
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
-use super::{Built, File};
+use super::{Built, File, VENDOR, WIT, ours};
 
 /// What filters are compiled for.
 const TARGET: &str = "wasm32-wasip2";
@@ -16,37 +16,20 @@ const TARGET: &str = "wasm32-wasip2";
 /// What says that a folder holds a filter in Rust.
 pub(super) const MARK: &str = "Cargo.toml";
 
-/// Where the project keeps what filters are written with. Below it, everything stands as in Adit's own tree, so that
-/// the same sources find the interface from both.
-const VENDOR: &str = "vendor/adit/";
-
-macro_rules! sources {
-    ($($path:literal),* $(,)?) => {
-        /// What filters are written with: the guest crate, its macros, the interface.
-        pub(super) const SOURCES: &[(&str, &str)] = &[
-            $(($path, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../", $path))),)*
-        ];
-    };
-}
-sources!(
-    "LICENSE",
-    "plugins/guest/Cargo.toml",
-    "plugins/guest/macros/Cargo.toml",
-    "plugins/guest/macros/src/lib.rs",
-    "plugins/guest/src/answer.rs",
-    "plugins/guest/src/bindings.rs",
-    "plugins/guest/src/head.rs",
-    "plugins/guest/src/lib.rs",
-    "plugins/guest/src/phase.rs",
-    "plugins/guest/src/plugin.rs",
-    "plugins/guest/src/services.rs",
-    "wit/README.md",
-    "wit/context.wit",
-    "wit/host.wit",
-    "wit/phases.wit",
-    "wit/types.wit",
-    "wit/world.wit",
-);
+/// What filters are written with beside the interface: the guest crate and its macros.
+const GUEST: [(&str, &str); 11] = [
+    ours!("LICENSE"),
+    ours!("plugins/guest/Cargo.toml"),
+    ours!("plugins/guest/macros/Cargo.toml"),
+    ours!("plugins/guest/macros/src/lib.rs"),
+    ours!("plugins/guest/src/answer.rs"),
+    ours!("plugins/guest/src/bindings.rs"),
+    ours!("plugins/guest/src/head.rs"),
+    ours!("plugins/guest/src/lib.rs"),
+    ours!("plugins/guest/src/phase.rs"),
+    ours!("plugins/guest/src/plugin.rs"),
+    ours!("plugins/guest/src/services.rs"),
+];
 
 /// The versions that our own examples are built and tested with.
 const LOCK: &str = include_str!(concat!(
@@ -80,9 +63,8 @@ pub(super) fn files(name: &str) -> anyhow::Result<Vec<File>> {
         (".cargo/config.toml", SETTINGS),
     ];
     let own = own.map(|(path, text)| File::new(path, text.replace("{{name}}", name)));
-    let vendored = SOURCES
-        .iter()
-        .map(|(path, text)| File::new(format!("{VENDOR}{path}"), *text));
+    let vendored = GUEST.into_iter().chain(WIT);
+    let vendored = vendored.map(|(path, text)| File::new(format!("{VENDOR}{path}"), text));
     let lock = File::new("Cargo.lock", lock(name)?);
     Ok(own.into_iter().chain(vendored).chain([lock]).collect())
 }
@@ -264,7 +246,8 @@ mod tests {
             }
         }
         found.sort();
-        let carried: Vec<&str> = SOURCES.iter().map(|(path, _)| *path).collect();
+        let carried = GUEST.into_iter().chain(WIT);
+        let carried: Vec<&str> = carried.map(|(path, _)| path).collect();
         assert_eq!(carried, found);
     }
 
